@@ -1,8 +1,10 @@
-"""The errors a user of handhold can meet. Every message names the file or field, what was found and what was expected."""
+"""The errors a user of handhold can meet. Every message names the file or field, what was found and
+what was expected."""
 
 
 class HandholdError(Exception):
-    """Base of every error raised on purpose; the command line prints it as one line, without a traceback."""
+    """Base of every error raised on purpose; the command line prints it as one line, without a
+    traceback."""
 
 
 class InputError(HandholdError, ValueError):

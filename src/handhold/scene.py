@@ -1,9 +1,10 @@
 """The vocabulary: what travels along the road photo -> Sample -> Batch -> Prediction -> Scene.
 
-Conventions, valid everywhere: metres, radians, pixels; camera frame x right, y down, z forward (OpenCV); pixel (0, 0) is the
-centre of the top-left pixel; boxes are x0, y0, x1, y1 in pixels; joints are in the canonical order of
-`handhold.hand.convention` (wrist; thumb, index, middle, ring, little, base to tip).
-`Sample` and `Scene` hold NumPy arrays and describe one image; `Batch` and `Prediction` hold tensors and describe B hands.
+Conventions, valid everywhere: metres, radians, pixels; camera frame x right, y down, z forward
+(OpenCV); pixel (0, 0) is the centre of the top-left pixel; boxes are x0, y0, x1, y1 in pixels;
+joints are in the canonical order of `handhold.hand.convention` (wrist; thumb, index, middle, ring,
+little, base to tip). `Sample` and `Scene` hold NumPy arrays and describe one image; `Batch` and
+`Prediction` hold tensors and describe B hands.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def _check(
     )
     if not fits:
         raise InputError(
-            f"{owner}.{name}: expected an array of shape {shape}, found {found or type(value).__name__}"
+            f"{owner}.{name}: expected an array of shape {shape}, "
+            f"found {found or type(value).__name__}"
         )
     if finite and np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
         raise InputError(f"{owner}.{name}: holds NaN or infinite numbers, expected finite ones")
@@ -55,8 +57,8 @@ def _check(
 class Camera:
     """A pinhole camera without distortion and the size of its image.
 
-    intrinsics: (3, 3) [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels. source: where they come from.
-    Raises InputError for non-finite or non-positive focal lengths and empty images.
+    intrinsics: (3, 3) [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels. source: where they come
+    from. Raises InputError for non-finite or non-positive focal lengths and empty images.
     """
 
     intrinsics: FloatArray
@@ -84,11 +86,12 @@ class Camera:
 class Hand:
     """One hand: a label in a Sample, an estimate in a Scene. Everything that is not known is None.
 
-    joints (21, 3), vertices (778, 3): metres, camera frame, true side. joints2d (21, 2): pixels of the image.
-    joints2d_valid (21,): False where the source gives no position. joints_visible (21,): False where something hides it.
-    pose (16, 3): axis-angle, MANO joint order, flat convention. betas (10,). translation (3,): added to the hand model's
-    un-centred output (the wrist rests at its shape-dependent place J0(betas)). box: tight around the hand.
-    visibility: visible area / full area, 1 = fully visible. hand_id: stable over the frames of a video.
+    joints (21, 3), vertices (778, 3): metres, camera frame, true side. joints2d (21, 2): pixels of
+    the image. joints2d_valid (21,): False where the source gives no position. joints_visible (21,):
+    False where something hides it. pose (16, 3): axis-angle, MANO joint order, flat convention.
+    betas (10,). translation (3,): added to the hand model's un-centred output (the wrist rests at
+    its shape-dependent place J0(betas)). box: tight around the hand. visibility: visible area /
+    full area, 1 = fully visible. hand_id: stable over the frames of a video.
     """
 
     side: Side
@@ -125,8 +128,9 @@ class Hand:
 class RigidObject:
     """A rigid object in the camera frame: x_camera = rotation @ x_object + translation (metres).
 
-    name: a catalogue name such as `003_cracker_box`, or None. control_points (21, 3): in the object's own frame
-    (order of `handhold.objects.control_points`). box: of the projected control points. held: True when a hand holds it.
+    name: a catalogue name such as `003_cracker_box`, or None. control_points (21, 3): in the
+    object's own frame (order of `handhold.objects.control_points`). box: of the projected control
+    points. held: True when a hand holds it.
     """
 
     name: str | None
@@ -148,10 +152,11 @@ class RigidObject:
 class Sample:
     """One image with whatever its source knows about it.
 
-    key: unique name within the source. image: (H, W, 3) uint8 RGB. object: the (first) labelled object, held or near.
-    hands_complete: True when every visible hand is labelled (detections beside them are then false alarms).
-    hand_mask, object_mask: (H, W) bool, visible pixels; hand_mask_amodal: as if nothing hid the hand.
-    depth: (H, W) metres, 0 = none. bare_image: the same scene with the object removed (UniHOPE's paired image).
+    key: unique name within the source. image: (H, W, 3) uint8 RGB. object: the (first) labelled
+    object, held or near. hands_complete: True when every visible hand is labelled (detections
+    beside them are then false alarms). hand_mask, object_mask: (H, W) bool, visible pixels;
+    hand_mask_amodal: as if nothing hid the hand. depth: (H, W) metres, 0 = none. bare_image: the
+    same scene with the object removed (UniHOPE's paired image).
     """
 
     key: str
@@ -175,7 +180,8 @@ class Sample:
         height, width = self.image.shape[:2]
         if (width, height) != (self.camera.width, self.camera.height):
             raise InputError(
-                f"Sample.camera ({self.key}): made for {self.camera.width}x{self.camera.height}, but the image is {width}x{height}"
+                f"Sample.camera ({self.key}): made for {self.camera.width}x{self.camera.height}, "
+                f"but the image is {width}x{height}"
             )
         for name in ("hand_mask", "hand_mask_amodal", "object_mask", "depth"):
             _check("Sample", name, getattr(self, name), (height, width))
@@ -204,16 +210,19 @@ class _Tensors:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(_Tensors):
-    """B crops ready for a network, every hand a right hand, plus the way back to the photo and, in training, the targets.
+    """B crops ready for a network, every hand a right hand, plus the way back to the photo and, in
+    training, the targets.
 
-    image: (B, 3, S, S) float32 in 0..1. hand_box, object_box: (B, 4) crop pixels.
-    crop: (B, 3, 3) maps photo pixels to crop pixels of the un-mirrored photo; mirrored: (B,) bool, the crop was then flipped:
-    x -> S - 1 - x, and all labels and `intrinsics` (B, 3, 3; of the crop) are those of the flipped crop.
-    Targets: pose (B, 16, 3) axis-angle, betas (B, 10), joints (B, 21, 3) and vertices (B, 778, 3) metres in the hand model's own
-    frame (no translation), root (B, 3) wrist in the camera frame, joints2d (B, 21, 2) crop pixels, joints2d_valid (B, 21),
-    has_pose (B,) bool (False: only 2D is known), grasping (B,) bool, has_grasping (B,) bool, visibility (B,), object_points2d (B, 21, 2) crop pixels,
-    object_mask (B, R, R) in the object box, object_class (B,) int64 (-1: none or not in the catalogue).
-    paired: the batch of the second images of UniHOPE's pairs; is_filtered (B,) bool: the pair is one image twice.
+    image: (B, 3, S, S) float32 in 0..1. hand_box, object_box: (B, 4) crop pixels. crop: (B, 3, 3)
+    maps photo pixels to crop pixels of the un-mirrored photo; mirrored: (B,) bool, the crop was
+    then flipped: x -> S - 1 - x, and all labels and `intrinsics` (B, 3, 3; of the crop) are those
+    of the flipped crop. Targets: pose (B, 16, 3) axis-angle, betas (B, 10), joints (B, 21, 3) and
+    vertices (B, 778, 3) metres in the hand model's own frame (no translation), root (B, 3) wrist in
+    the camera frame, joints2d (B, 21, 2) crop pixels, joints2d_valid (B, 21), has_pose (B,) bool
+    (False: only 2D is known), grasping (B,) bool, has_grasping (B,) bool, visibility (B,),
+    object_points2d (B, 21, 2) crop pixels, object_mask (B, R, R) in the object box, object_class
+    (B,) int64 (-1: none or not in the catalogue). paired: the batch of the second images of
+    UniHOPE's pairs; is_filtered (B,) bool: the pair is one image twice.
     """
 
     image: Tensor
@@ -248,10 +257,11 @@ class Batch(_Tensors):
 class Prediction(_Tensors):
     """What a network says about B right hands, in the crop.
 
-    joints (B, 21, 3), vertices (B, 778, 3): metres in the hand model's own frame (camera axes, no translation).
-    joints2d (B, 21, 2): crop pixels. rotations (B, 16, 3, 3), betas (B, 10): of the hand model.
-    grasp_logits (B, 2): [not grasping, grasping]. object_points2d (B, N, 21, 2) crop pixels and object_confidence (B, N, 21):
-    N candidates for every control point. object_class_logits (B, C). features: named activations that a loss reads.
+    joints (B, 21, 3), vertices (B, 778, 3): metres in the hand model's own frame (camera axes, no
+    translation). joints2d (B, 21, 2): crop pixels. rotations (B, 16, 3, 3), betas (B, 10): of the
+    hand model. grasp_logits (B, 2): [not grasping, grasping]. object_points2d (B, N, 21, 2) crop
+    pixels and object_confidence (B, N, 21): N candidates for every control point.
+    object_class_logits (B, C). features: named activations that a loss reads.
     """
 
     joints: Tensor
@@ -279,5 +289,6 @@ class Scene:
     def __post_init__(self) -> None:
         if len(self.objects) != len(self.hands):
             raise InputError(
-                f"Scene.objects: expected one entry a hand ({len(self.hands)}), found {len(self.objects)}"
+                f"Scene.objects: expected one entry a hand ({len(self.hands)}), "
+                f"found {len(self.objects)}"
             )
