@@ -1,0 +1,3 @@
+"""Geometry without I/O: boxes, crops, cameras, alignment, pose from points, rotations,
+distances.
+"""

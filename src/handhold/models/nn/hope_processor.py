@@ -1,0 +1,392 @@
+"""The processor of HFL-Net and UniHOPE: photo and labels -> Batch, Prediction -> hands and objects.
+
+Every hand becomes a right hand here (`encode`) and its true side again here (`decode`). "Working"
+coordinates below are those of the photo, mirrored for left hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handhold.errors import InputError
+from handhold.geometry import boxes, crop
+from handhold.geometry.camera import mirror_intrinsics, project
+from handhold.models.nn import hope_decoding
+from handhold.models.nn.hope_augmentation import Augmentation, colour, degrade
+from handhold.models.nn.hope_targets import (
+    Item,
+    View,
+    checked_box,
+    extent,
+    hand_targets,
+    joints_in_photo,
+    mirror,
+    stack,
+)
+from handhold.scene import Batch, Camera, Hand, Prediction, RigidObject, Sample, Side
+
+Array = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HopeProcessorConfig:
+    """What a HOPE network eats. The defaults are UniHOPE's for DexYCB (as in UniHOPE's released
+    code).
+    """
+
+    input_size: int = 128  # side S of the crop in pixels (HFL-Net and HO3D: 256)
+    crop_factor: float = 1.5  # hand and object boxes grow by this before the crop
+    hand_factor: float = 1.1  # the hand's RoI box around its joints
+    object_factor: float = 1.0  # the object's RoI box around its control points
+    # label: hand + object only where the label says grasping, in test as well (official protocol)
+    # boxes: hand + object wherever an object box is known; hand: the hand alone
+    crop_rule: Literal["label", "boxes", "hand"] = "label"
+    # the hand alone is cropped where hand + object would be larger than this many hand crops
+    largest_crop: float | None = None
+    truncate_centres: bool = True  # box centres rounded towards zero, as in the original loaders
+    clip_to_image: bool = True  # crop boxes are clipped to the photo first
+    interpolation: Literal["nearest", "bilinear"] = "nearest"  # official: nearest neighbour
+    augmentation: Augmentation = field(default_factory=Augmentation.dexycb)
+    mask_size: int = 32  # R of the object's mask
+    paired: bool = False  # fill paired_image and is_filtered (UniHOPE's training pairs)
+    occlusion_threshold: float = 0.9  # a pair needs visibility <= this (HO3D: 0.8)
+    pnp: Literal["official", "sound"] = "official"
+    # grasped: decode an object only where the network says grasping; all: always; none: never
+    objects: Literal["grasped", "all", "none"] = "all"
+
+    def __post_init__(self) -> None:
+        if self.input_size < 8 or self.mask_size < 1:
+            raise InputError(
+                f"HopeProcessorConfig: input_size >= 8 and mask_size >= 1 expected, found "
+                f"{self.input_size}, {self.mask_size}"
+            )
+        for name in ("crop_factor", "hand_factor", "object_factor"):
+            if not 0 < getattr(self, name) < 100:
+                raise InputError(f"HopeProcessorConfig.{name}: found {getattr(self, name)}")
+        choices: dict[str, tuple[str, ...]] = {
+            "crop_rule": ("label", "boxes", "hand"),
+            "interpolation": ("nearest", "bilinear"),
+            "pnp": ("official", "sound"),
+            "objects": ("grasped", "all", "none"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"HopeProcessorConfig.{name}: expected one of {allowed}, "
+                    f"found {getattr(self, name)!r}"
+                )
+
+    @classmethod
+    def deployable(cls, input_size: int = 128, *, paired: bool = False) -> HopeProcessorConfig:
+        """The sound variant for our own models: nothing the photo and a detector cannot give."""
+        return cls(
+            input_size=input_size,
+            crop_rule="boxes",
+            largest_crop=2.5,
+            truncate_centres=False,
+            clip_to_image=False,
+            interpolation="bilinear",
+            augmentation=Augmentation.strong(),
+            paired=paired,
+            pnp="sound",
+            objects="grasped",
+        )
+
+
+class HopeProcessor:
+    """Sample -> Batch and Prediction -> hands, by one `config`.
+
+    object_classes: catalogue name -> class index of the network. control_points: catalogue name ->
+    (21, 3) metres in the object's own frame; needed to decode poses, and to encode objects that do
+    not bring their own.
+    """
+
+    def __init__(
+        self,
+        config: HopeProcessorConfig | None = None,
+        *,
+        object_classes: Mapping[str, int] | None = None,
+        control_points: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config = HopeProcessorConfig() if config is None else config
+        self.object_classes = dict(object_classes or {})
+        self.control_points = {
+            name: np.asarray(points, np.float64) for name, points in (control_points or {}).items()
+        }
+        for name, points in self.control_points.items():
+            if points.shape != (21, 3):
+                raise InputError(
+                    f"control_points[{name!r}]: expected (21, 3), found {points.shape}"
+                )
+
+    # ------------------------------------------------------------------ photo -> Batch
+
+    def encode(
+        self,
+        samples: Sequence[tuple[Sample, int]],
+        rng: np.random.Generator | None = None,
+    ) -> Batch:
+        """Return the batch of hands `sample.hands[index]` with all targets but joints and vertices.
+
+        rng: draws the augmentation; None means none, and boxes by the test-time rule. Objects that
+        lack control
+        points count as unlabelled. A missing object: class -1, mask 0, object_box the whole crop.
+        Raises InputError for an index without hand and hands with neither 2D joints, 3D joints nor
+        box.
+        """
+        return stack([self._encode_one(sample, index, rng) for sample, index in samples])
+
+    def encode_boxes(
+        self,
+        image: NDArray[np.uint8],
+        hand_boxes: Sequence[Any],
+        sides: Sequence[Side],
+        object_boxes: Sequence[Any | None] | None,
+        camera: Camera,
+    ) -> Batch:
+        """Return the batch (no targets) of the hands in `hand_boxes` (B, 4) of one photo (H, W, 3)
+        uint8.
+
+        The boxes are tight (around the joints). object_boxes: what each hand may hold, or None.
+        """
+        objects = [None] * len(hand_boxes) if object_boxes is None else object_boxes
+        if not len(hand_boxes) == len(sides) == len(objects):
+            raise InputError(
+                f"encode_boxes: expected {len(hand_boxes)} sides and object boxes, one per box, "
+                f"found {len(sides)}, {len(objects)}"
+            )
+        flipped: NDArray[np.uint8] | None = None
+        rows: list[dict[str, Any]] = []
+        for box, side, thing in zip(hand_boxes, sides, objects, strict=True):
+            mirrored = side == "left"
+            if mirrored and flipped is None and self.config.interpolation == "nearest":
+                flipped = np.ascontiguousarray(image[:, ::-1])
+            item = Item(
+                image=image,
+                intrinsics=np.asarray(camera.intrinsics, np.float64),
+                mirrored=mirrored,
+                hand_points=mirror(boxes.corners(checked_box(box)), image.shape[1], mirrored),
+                object_points=None
+                if thing is None
+                else mirror(boxes.corners(checked_box(thing)), image.shape[1], mirrored),
+                with_object=thing is not None and self.config.crop_rule != "hand",
+            )
+            view = self._view(item, None)
+            pixels = self._pixels(image, view, mirrored, None, flipped)
+            rows.append({"image": pixels, **self._way_back(item, view), "key": ""})
+        return stack(rows)
+
+    def _encode_one(
+        self, sample: Sample, index: int, rng: np.random.Generator | None
+    ) -> dict[str, Any]:
+        if not 0 <= index < len(sample.hands):
+            raise InputError(f"{sample.key}: has {len(sample.hands)} hands, none number {index}")
+        hand, settings = sample.hands[index], self.config.augmentation
+        mirrored, width = hand.side == "left", sample.image.shape[1]
+        intrinsics = np.asarray(sample.camera.intrinsics, np.float64)
+        joints2d, valid = joints_in_photo(hand, intrinsics)
+        name, thing2d = self._object_points(sample)
+        if rng is not None and thing2d is not None:
+            chance = settings.drop_object if hand.grasping else settings.drop_free_object
+            if chance > 0 and rng.random() < chance:
+                thing2d = None
+        rule = self.config.crop_rule
+        given = rule == "boxes" or (rule == "label" and bool(hand.grasping))
+        item = Item(
+            image=sample.image,
+            intrinsics=intrinsics,
+            mirrored=mirrored,
+            hand_points=mirror(extent(hand, joints2d, valid, sample.key), width, mirrored),
+            object_points=None if thing2d is None else mirror(thing2d, width, mirrored),
+            with_object=given and thing2d is not None,
+        )
+        view = self._view(item, rng)
+        seed = None if rng is None else int(rng.integers(2**63))
+        row = {
+            "image": self._pixels(sample.image, view, mirrored, seed),
+            **self._way_back(item, view),
+            **hand_targets(hand, joints2d, valid, view, mirrored, width),
+            **self._object_targets(sample, name, item, view),
+            "key": sample.key,
+        }
+        if self.config.paired:
+            visible = 1.0 if hand.visibility is None else hand.visibility
+            use = bool(hand.grasping) and visible <= self.config.occlusion_threshold
+            bare = sample.bare_image if use else None
+            row["is_filtered"] = bare is None
+            row["paired_image"] = (
+                row["image"] if bare is None else self._pixels(bare, view, mirrored, seed)
+            )
+        return row
+
+    def _object_points(self, sample: Sample) -> tuple[str | None, Array | None]:
+        thing = sample.object
+        if thing is None:
+            return None, None
+        points = thing.control_points
+        if points is None and thing.name is not None:
+            points = self.control_points.get(thing.name)
+        if points is None:
+            return thing.name, None
+        placed = np.asarray(points, np.float64) @ thing.rotation.T + thing.translation
+        if placed[:, 2].min() <= 1e-3:
+            return thing.name, None
+        return thing.name, project(placed, np.asarray(sample.camera.intrinsics, np.float64))
+
+    def _view(self, item: Item, rng: np.random.Generator | None) -> View:
+        config, settings, size = self.config, self.config.augmentation, self.config.input_size
+        height, width = item.image.shape[:2]
+        shift = np.zeros((2, 4))
+        if rng is not None and settings.box_jitter > 0:
+            shift = np.clip(rng.standard_normal((2, 4)), -2.5, 2.5) * settings.box_jitter
+
+        def box(points: Array, factor: float, moved: Array) -> Array:
+            tight = boxes.box_from_points(points)
+            tight = tight + moved * np.tile(tight[2:] - tight[:2], 2)
+            return boxes.box_from_points(
+                boxes.corners(tight), factor, truncate=config.truncate_centres
+            )
+
+        region = box(item.hand_points, config.crop_factor, shift[0])
+        centre, side = self._region(region, width, height)
+        if item.with_object and item.object_points is not None:
+            both = boxes.union(region, box(item.object_points, config.crop_factor, shift[1]))
+            wide_centre, wide_side = self._region(both, width, height)
+            if config.largest_crop is None or wide_side <= config.largest_crop * side:
+                centre, side = wide_centre, wide_side
+        angle = 0.0
+        if rng is not None:
+            centre = centre + rng.uniform(-1, 1, 2) * settings.centre_jitter * side
+            side = side * settings.draw_scale(rng)
+            angle = settings.draw_rotation(rng)
+        affine = crop.crop_affine(centre, side, size, angle)
+
+        def roi(points: Array, factor: float, moved: Array) -> Array:
+            if rng is None:  # the test-time rule: boxes are made in the photo, then moved
+                return boxes.transform(box(points, factor, moved), affine)
+            return box(boxes.apply_affine(affine, points), factor, moved)
+
+        things = item.object_points
+        return View(
+            affine=affine,
+            angle=angle,
+            scale=size / side,
+            hand_box=roi(item.hand_points, config.hand_factor, shift[0]),
+            object_box=np.array([0.0, 0.0, size, size])
+            if things is None
+            else roi(things, config.object_factor, shift[1]),
+        )
+
+    def _region(self, box: Array, width: int, height: int) -> tuple[Array, float]:
+        if self.config.clip_to_image:
+            centre, side = crop.hope_region(
+                box, width, height, truncate=self.config.truncate_centres
+            )
+            if side >= 4:
+                return centre, float(side)
+        # not clipped, or wholly outside the photo: the box itself
+        centre = (box[:2] + box[2:]) / 2
+        return centre, max(float((box[2:] - box[:2]).max()), 4.0)
+
+    def _pixels(
+        self,
+        image: NDArray[np.uint8],
+        view: View,
+        mirrored: bool,
+        seed: int | None,
+        flipped: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """The crop (S, S, 3). One seed gives both images of a pair the same colours."""
+        config, settings = self.config, self.config.augmentation
+        rng = None if seed is None else np.random.default_rng(seed)
+        if rng is not None and settings.whole_frame:
+            image = colour(image, settings, rng)
+        affine = view.affine
+        if mirrored and config.interpolation == "nearest":
+            usable = flipped is not None and rng is None
+            image = flipped if usable and flipped is not None else image[:, ::-1]
+            image = np.ascontiguousarray(image)
+        elif mirrored:
+            affine = affine @ crop.flip_affine(image.shape[1])
+        pixels = crop.warp(image, affine, config.input_size, config.interpolation)
+        if rng is not None:
+            if not settings.whole_frame:
+                pixels = colour(pixels, settings, rng, view.scale)
+            pixels = degrade(pixels, settings, rng)
+        return pixels
+
+    def _way_back(self, item: Item, view: View) -> dict[str, Any]:
+        width, intrinsics, affine = item.image.shape[1], item.intrinsics, view.affine
+        back = affine
+        if item.mirrored:
+            intrinsics = mirror_intrinsics(intrinsics, width)
+            back = crop.flip_affine(self.config.input_size) @ affine @ crop.flip_affine(width)
+        return {
+            "hand_box": view.hand_box,
+            "object_box": view.object_box,
+            "crop": back,
+            "mirrored": item.mirrored,
+            "intrinsics": crop.turned_intrinsics(intrinsics, affine, view.angle),
+        }
+
+    def _object_targets(
+        self, sample: Sample, name: str | None, item: Item, view: View
+    ) -> dict[str, Any]:
+        cells = self.config.mask_size
+        points, mask, label = np.zeros((21, 2)), np.zeros((cells, cells), np.float32), -1
+        if item.object_points is not None:
+            points = boxes.apply_affine(view.affine, item.object_points)
+            label = self.object_classes.get(name or "", -1)
+            if sample.object_mask is not None:
+                mask = self._mask(sample.object_mask, item, view)
+        return {"object_points2d": points, "object_mask": mask, "object_class": label}
+
+    def _mask(self, mask: NDArray[np.bool_], item: Item, view: View) -> NDArray[np.float32]:
+        """The visible object in the cells of its box: each cell looks at the photo pixel of its
+        centre.
+        """
+        cells, size = self.config.mask_size, self.config.input_size
+        low, high = view.object_box[:2], view.object_box[2:]
+        grid = (np.arange(cells) + 0.5) / cells
+        x, y = np.meshgrid(low[0] + grid * (high[0] - low[0]), low[1] + grid * (high[1] - low[1]))
+        seen = (x >= -0.5) & (y >= -0.5) & (x < size - 0.5) & (y < size - 0.5)
+        where = boxes.apply_affine(np.linalg.inv(view.affine), np.stack([x, y], -1).reshape(-1, 2))
+        where = mirror(where, mask.shape[1], item.mirrored)
+        columns, rows = np.rint(where).astype(np.int64).T.reshape(2, cells, cells)
+        inside = (columns >= 0) & (rows >= 0) & (columns < mask.shape[1]) & (rows < mask.shape[0])
+        found = mask[np.clip(rows, 0, mask.shape[0] - 1), np.clip(columns, 0, mask.shape[1] - 1)]
+        return (found & inside & seen).astype(np.float32)
+
+    # ------------------------------------------------------------------ Prediction -> hands
+
+    def decode(
+        self,
+        prediction: Prediction,
+        batch: Batch,
+        cameras: Sequence[Camera],
+        *,
+        object_names: Sequence[str | None] | None = None,
+    ) -> list[tuple[Hand, RigidObject | None]]:
+        """Return one hand and its object per item, in the photo's camera frame, true side, photo
+        pixels.
+
+        cameras: one per item. object_names: which object each hand holds, when it is known (the
+        official protocol); otherwise `object_class_logits` decide. An object needs control points
+        of its name. Raises InputError when the batch has no way back or the prediction no 2D
+        joints.
+        """
+        return hope_decoding.decode(
+            prediction,
+            batch,
+            cameras,
+            object_names=object_names,
+            class_names={index: name for name, index in self.object_classes.items()},
+            control_points=self.control_points,
+            pnp=self.config.pnp,
+            objects=self.config.objects,
+        )
