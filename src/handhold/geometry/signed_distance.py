@@ -1,0 +1,217 @@
+"""Signed distances to triangle meshes: exact (libigl) and from a grid (fast, for searching).
+
+Outside is positive, inside negative, metres. The sign is the generalised winding number (Jacobson et
+al., 2013; fast evaluation: Barill et al., 2018), so small holes, overlapping closed pieces and
+repeated vertices do no harm. The hand must be closed at the wrist before it is measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handhold.errors import InputError
+from handhold.scene import FloatArray
+
+_INSIDE = 0.5  # winding number above which a point is inside
+
+
+def _libigl() -> Any:
+    """libigl's untyped module, loaded when first needed."""
+    import igl
+
+    return igl
+
+
+def _points(points: FloatArray) -> NDArray[np.float64]:
+    array = np.ascontiguousarray(points, dtype=np.float64)
+    if array.ndim < 1 or array.shape[-1] != 3:
+        raise InputError(f"points: expected (..., 3), found {array.shape}")
+    return array.reshape(-1, 3)
+
+
+class MeshDistance:
+    """Exact signed distance to a mesh.
+
+    vertices (V, 3) metres, faces (F, 3) integers, wound outward. Faces that lie wholly inside
+    another piece of the same mesh do not count as surface. Raises InputError for wrong shapes or indices.
+    """
+
+    def __init__(self, vertices: FloatArray, faces: NDArray[np.integer[Any]]) -> None:
+        self.vertices = np.ascontiguousarray(vertices, dtype=np.float64)
+        self.faces = np.ascontiguousarray(faces, dtype=np.int64)
+        if self.vertices.ndim != 2 or self.vertices.shape[1] != 3:
+            raise InputError(f"vertices: expected (V, 3), found {self.vertices.shape}")
+        if self.faces.ndim != 2 or self.faces.shape[1] != 3 or not len(self.faces):
+            raise InputError(f"faces: expected (F, 3), F > 0, found {self.faces.shape}")
+        if self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
+            raise InputError(f"faces: an index is outside 0 to {len(self.vertices) - 1}")
+        if not np.isfinite(self.vertices).all():
+            raise InputError("vertices: NaN or infinite numbers, expected finite metres")
+        self._outer = self.faces
+        self._tree: Any = None
+        self._winding: Any = None
+        self._prepare()
+        self._outer = self._outer_faces()
+        if len(self._outer) < len(self.faces):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        igl = _libigl()
+        self._tree = igl.AABB()
+        self._tree.init(self.vertices, self._outer)
+        corners = self.vertices[self._outer]
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        length = np.linalg.norm(normals, axis=1, keepdims=True)
+        self._normals = normals / np.where(length > 0, length, 1.0)
+
+    def _outer_faces(self) -> NDArray[np.int64]:
+        """The faces that are not inside another piece: just outside of them lies empty space."""
+        corners = self.vertices[self.faces]
+        centre = corners.mean(axis=1, keepdims=True)
+        probes = np.concatenate([centre, 0.98 * corners + 0.02 * centre], axis=1)
+        probes = probes + 2e-5 * self._normals[:, None]
+        buried = self.winding(probes).min(axis=1) > 1.0 - 1e-3
+        return self.faces if buried.all() else self.faces[~buried]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"vertices": self.vertices, "faces": self.faces, "_outer": self._outer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    def winding(self, points: FloatArray) -> NDArray[np.float64]:
+        """Winding number (...) of points (..., 3): 0 outside, 1 inside, more in overlapping pieces."""
+        flat = _points(points)
+        found = _libigl().fast_winding_number(self.vertices, self.faces, flat)
+        return np.asarray(found, dtype=np.float64).reshape(np.shape(points)[:-1])
+
+    def query(
+        self, points: FloatArray
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Signed distance (N,), closest surface point (N, 3), and outward unit direction (N, 3).
+
+        points: (N, 3) metres; any leading shape is kept. The direction is that of the distance's
+        gradient; on the surface itself it is the normal of the nearest face.
+        """
+        flat = _points(points)
+        shape = np.shape(points)[:-1]
+        if not len(flat):
+            return np.zeros(shape), np.zeros((*shape, 3)), np.zeros((*shape, 3))
+        squared, index, closest = self._tree.squared_distance(self.vertices, self._outer, flat)
+        index = np.asarray(index).reshape(-1)
+        sign = np.where(self.winding(flat) > _INSIDE, -1.0, 1.0)
+        length = np.sqrt(np.maximum(squared, 0.0))
+        normal = (flat - closest) * (sign / np.maximum(length, 1e-12))[:, None]
+        near = length < 1e-7
+        normal[near] = self._normals[index[near]]
+        return (
+            (sign * length).reshape(shape),
+            np.asarray(closest).reshape((*shape, 3)),
+            normal.reshape((*shape, 3)),
+        )
+
+    def distance(self, points: FloatArray) -> NDArray[np.float64]:
+        """Signed distance (...) of points (..., 3)."""
+        return self.query(points)[0]
+
+
+class GridDistance:
+    """Signed distance on a regular grid, read off by trilinear interpolation.
+
+    resolution: cells along the longest side. margin: metres of space around the mesh. Nodes near the
+    surface are exact, the others interpolated from a grid four times as coarse. Points outside the
+    grid get the distance at the grid's border plus the way to it (an upper bound).
+    `exact` is the MeshDistance it was made from.
+    """
+
+    def __init__(
+        self,
+        vertices: FloatArray,
+        faces: NDArray[np.integer[Any]],
+        resolution: int = 64,
+        margin: float = 0.02,
+    ) -> None:
+        if not 8 <= resolution <= 256:
+            raise InputError(f"resolution: expected 8 to 256, found {resolution}")
+        if not (np.isfinite(margin) and margin > 0):
+            raise InputError(f"margin: expected a positive length in metres, found {margin}")
+        self.exact = MeshDistance(vertices, faces)
+        used = self.exact.vertices[np.unique(self.exact.faces)]
+        self.low, self.high = used.min(axis=0), used.max(axis=0)
+        span = self.high - self.low + 2.0 * margin
+        self.spacing = float(span.max() / resolution)
+        cells = np.maximum(np.ceil(span / self.spacing / 4).astype(int) * 4, 4)
+        self.origin = (self.low + self.high) / 2.0 - cells * self.spacing / 2.0
+        self.values = self._fill(tuple(int(n) + 1 for n in cells))
+        gradient = np.stack(np.gradient(self.values, self.spacing), axis=-1)
+        # one table with (distance, gradient) a node: one gather a corner
+        self._table = np.concatenate([self.values[..., None], gradient], axis=-1).astype(np.float32)
+        self._flat = self._table.reshape(-1, 4)
+        size = np.asarray(self.values.shape)
+        self._last = (size - 1).astype(np.float32)
+        stride = np.asarray([size[1] * size[2], size[2], 1])
+        corner = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(8, 3)
+        self._stride = stride.astype(np.int64)
+        self._corner = (corner @ stride).astype(np.int64)
+
+    def _nodes(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        return self.origin + index * self.spacing
+
+    def _fill(self, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+        from scipy.ndimage import map_coordinates
+
+        axes = [np.arange(0, n, 4) for n in shape]
+        coarse_index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        coarse = self.exact.distance(self._nodes(coarse_index)).astype(np.float32)
+        where = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=0) / 4.0
+        values = map_coordinates(coarse, where, order=1).astype(np.float32)
+        # off by about one fine cell near ridges; exact where a query near the surface reads
+        band = np.abs(values) < 3.0 * self.spacing
+        index = np.stack(np.nonzero(band), axis=-1)
+        values[band] = self.exact.distance(self._nodes(index))
+        return values
+
+    def query(self, points: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Distance (...) in metres and unit gradient (..., 3) of points (..., 3)."""
+        mixed, outside = self._interpolate(points, self._flat)
+        gradient = mixed[..., 1:]
+        length = np.linalg.norm(gradient, axis=-1, keepdims=True)
+        gradient = gradient / np.maximum(length, np.float32(1e-9))
+        return mixed[..., 0] + outside, gradient
+
+    def distance(self, points: FloatArray) -> NDArray[np.float32]:
+        """Distance (...) in metres of points (..., 3), without the gradient: faster."""
+        mixed, outside = self._interpolate(points, self.values.reshape(-1, 1))
+        return mixed[..., 0] + outside
+
+    def _interpolate(
+        self, points: FloatArray, table: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        shape = np.shape(points)
+        if not shape or shape[-1] != 3:
+            raise InputError(f"points: expected (..., 3), found {shape}")
+        scaled = ((np.asarray(points) - self.origin) / self.spacing).astype(np.float32)
+        scaled = scaled.reshape(-1, 3)
+        inside = np.clip(scaled, np.float32(0), self._last)
+        outside = np.linalg.norm(scaled - inside, axis=-1) * np.float32(self.spacing)
+        cell = np.minimum(inside, self._last - 1).astype(np.int64)
+        part = inside - cell
+        rest = 1 - part
+        base = cell @ self._stride
+        low_x, high_x = rest[:, 0], part[:, 0]
+        weights = (
+            rest[:, 1] * rest[:, 2],
+            rest[:, 1] * part[:, 2],
+            part[:, 1] * rest[:, 2],
+            part[:, 1] * part[:, 2],
+        )
+        total = np.zeros((len(base), table.shape[1]), dtype=np.float32)
+        for number, offset in enumerate(self._corner):
+            weight = (high_x if number >= 4 else low_x) * weights[number % 4]
+            total += weight[:, None] * table[base + offset]
+        leading = shape[:-1]
+        return total.reshape(*leading, table.shape[1]), outside.reshape(leading)
