@@ -21,10 +21,10 @@ from torch import Tensor
 
 from handhold.errors import InputError
 from handhold.hand import shapes
+from handhold.hand.clearance import PARENTS, Capsules
 
 Array = NDArray[np.float64]
 
-PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 DIGITS = {"index": 1, "middle": 4, "little": 7, "ring": 10, "thumb": 13}
 """First MANO joint of each digit."""
 
@@ -42,6 +42,9 @@ BETA_NAMES = {
 }
 """The ten shape numbers, in order, and what one unit (one standard deviation) of each does."""
 
+_OVERLAP = 0.003  # metres that the soft flesh of two parts may share in a sampled pose
+_ATTEMPTS = 24
+
 # Flexion axes in the rest pose (MANO's right-hand axes: fingers -x, palm -y, thumb +z).
 _FLEXION_AXES = {
     "index": (-0.03, -0.03, 1.0),
@@ -51,11 +54,15 @@ _FLEXION_AXES = {
     "thumb": (0.49, -0.87, -0.03),
 }
 
-_FINGER = (((-25, 90), (-18, 18), (-8, 8)), ((-4, 110), (-3, 3), (-4, 4)), ((-8, 80), (-3, 3), (-4, 4)))
+_FINGER = (
+    ((-25, 90), (-18, 18), (-8, 8)),
+    ((-4, 110), (-3, 3), (-4, 4)),
+    ((-8, 80), (-3, 3), (-4, 4)),
+)
 _INDEX = (((-25, 90), (-15, 22), (-8, 8)), *_FINGER[1:])
 _LITTLE = (((-30, 92), (-28, 15), (-12, 8)), *_FINGER[1:])
 _THUMB = (
-    ((-25, 45), (-20, 50), (-25, 35)),
+    ((-25, 45), (-20, 50), (-45, 20)),
     ((-10, 60), (-12, 12), (-8, 8)),
     ((-20, 80), (-4, 4), (-4, 4)),
 )
@@ -103,13 +110,18 @@ def _frame(along: Array, flexion: Array) -> Array:
 
 
 @cache
-def _free_frames() -> Array:
+def _free_hand() -> tuple[Array, Capsules]:
+    """The free hand's anatomical frames and capsules."""
     with (
         resources.files("handhold.hand").joinpath("assets/free_hand.npz").open("rb") as file,
         np.load(file) as data,
     ):
-        vertices = data["v_template"]
-        return anatomical_frames(data["J_regressor"] @ vertices, vertices[data["tips"]])
+        vertices = data["v_template"].astype(np.float64)
+        joints, tips = data["J_regressor"] @ vertices, vertices[data["tips"]]
+        return (
+            anatomical_frames(joints, tips),
+            Capsules.from_mesh(vertices, data["part"], joints, tips),
+        )
 
 
 def pose_from_angles(angles: ArrayLike, frames: Array | None = None) -> Array:
@@ -120,7 +132,7 @@ def pose_from_angles(angles: ArrayLike, frames: Array | None = None) -> Array:
     values = np.asarray(angles, dtype=np.float64)
     if values.shape[-2:] != (15, 3):
         raise InputError(f"angles: found shape {values.shape}, expected (..., 15, 3)")
-    frame = (_free_frames() if frames is None else frames)[1:]
+    frame = (_free_hand()[0] if frames is None else frames)[1:]
     local = Rotation.from_euler("XYZ", values.reshape(-1, 3), degrees=True).as_rotvec()
     local = local.reshape(*values.shape[:-2], 15, 3)
     out = np.zeros((*values.shape[:-2], 16, 3))
@@ -133,7 +145,7 @@ def angles_from_pose(pose: ArrayLike, frames: Array | None = None) -> Array:
     values = np.asarray(pose, dtype=np.float64)
     if values.shape[-2:] != (16, 3):
         raise InputError(f"pose: found shape {values.shape}, expected (..., 16, 3)")
-    frame = (_free_frames() if frames is None else frames)[1:]
+    frame = (_free_hand()[0] if frames is None else frames)[1:]
     local = np.einsum("jab,...ja->...jb", frame, values[..., 1:, :])
     euler = Rotation.from_rotvec(local.reshape(-1, 3)).as_euler("XYZ", degrees=True)
     return euler.reshape(local.shape)
@@ -157,9 +169,18 @@ def sample_angles(rng: np.random.Generator, n: int, *, spread: float = 1.0) -> A
     if n < 0 or spread < 0:
         raise InputError(f"n and spread: found {n} and {spread}, expected not negative")
     out = np.zeros((n, 15, 3))
-    for i in range(n):
-        out[i] = shapes.random_shape(rng, spread)
-    return np.clip(out, LIMITS[..., 0], LIMITS[..., 1])
+    todo = np.arange(n)
+    for attempt in range(_ATTEMPTS):
+        if not len(todo):
+            break
+        calm = spread * (1 - attempt / _ATTEMPTS)
+        drawn = np.stack([shapes.random_shape(rng, calm) for _ in todo])
+        out[todo] = np.clip(drawn, LIMITS[..., 0], LIMITS[..., 1])
+        overlap = _free_hand()[1].penetration(pose_from_angles(out[todo]))
+        todo = todo[overlap > _OVERLAP]
+    if len(todo):  # hardly ever: an open hand touches nothing
+        out[todo] = shapes.angles(shapes.SHAPES["relaxed"])
+    return out
 
 
 def sample_pose(
@@ -190,7 +211,7 @@ def pose_penalty(pose: Tensor, frames: Array | None = None) -> Tensor:
 
     if pose.shape[-2:] != (16, 3):
         raise InputError(f"pose: found shape {tuple(pose.shape)}, expected (..., 16, 3)")
-    frame = torch.as_tensor((_free_frames() if frames is None else frames)[1:]).to(pose)
+    frame = torch.as_tensor((_free_hand()[0] if frames is None else frames)[1:]).to(pose)
     local = torch.einsum("jab,...ja->...jb", frame, pose[..., 1:, :])
     square = (local * local).sum(-1).clamp_min(1e-12)
     angle = square.sqrt()

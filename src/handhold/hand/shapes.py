@@ -42,16 +42,18 @@ class Shape(NamedTuple):
 
 OPEN = Finger(0, 2, 2)
 WIDE = Finger(-5, 0, 0, 12)
-SOFT = Finger(18, 28, 15)
-HALF = Finger(45, 55, 32)
-HOOK = Finger(5, 85, 50)
-FIST = Finger(78, 98, 58, -2)
-TUCK = Finger(68, 98, 55)
-SIDE = Thumb(-6, 0, 0, 0, 0)
-OUT = Thumb(-22, 0, 0, -4, -8)
-OVER = Thumb(26, 30, 18, 38, 42)
-ACROSS = Thumb(36, 20, 10, 42, 25)
-REST = Thumb(6, 8, 4, 14, 14)
+EASY = Finger(8, 12, 8, 3)
+FIST = Finger(82, 100, 58)
+TUCK = Finger(78, 102, 58)
+
+SIDE = Thumb(13, -13, -40, 28, 12)  # along the index finger
+OUT = Thumb(-18, 0, 0, -2, -4)
+REST = Thumb(14, 12, -14, 14, 16)
+OVER_FIST = Thumb(12, 48, -30, 58, 50)  # across the backs of the bent fingers
+OVER_TWO = Thumb(30, 46, -43, 57, 33)  # on the bent middle finger
+OVER_THREE = Thumb(44, 44, -43, 57, 24)  # on the bent ring finger
+ACROSS = Thumb(44, -6, -7, 57, 62)  # in the palm
+HOLD = Thumb(14, 34, -22, 18, 24)
 
 
 def _all(thumb: Thumb, finger: Finger) -> Shape:
@@ -65,6 +67,7 @@ def _digits(thumb: Thumb, pattern: str, up: Finger = OPEN, down: Finger = TUCK) 
 
 SHAPES: dict[str, Shape] = {
     "flat": _all(SIDE, OPEN),
+    "open": _all(Thumb(0, 2, -8, 4, 4), EASY),
     "relaxed": Shape(
         REST, Finger(16, 24, 12, 3), Finger(22, 28, 14), Finger(26, 32, 16), Finger(28, 32, 16, 4)
     ),
@@ -72,23 +75,64 @@ SHAPES: dict[str, Shape] = {
         REST, Finger(28, 40, 22, 2), Finger(34, 44, 24), Finger(38, 48, 26), Finger(40, 46, 26, 2)
     ),
     "spread": Shape(OUT, WIDE, Finger(-5, 0, 0), WIDE, Finger(-6, 0, 0, 20)),
-    "fist": _all(OVER, FIST),
-    "hook": _all(REST, HOOK),
-    "point": _digits(OVER, "|..."),
-    "point thumb out": _digits(OUT, "|..."),
-    "victory": _digits(OVER, "||..", Finger(0, 2, 2, 9)),
-    "three": _digits(ACROSS, "|||.", Finger(0, 3, 2, 8)),
-    "four": _digits(ACROSS, "||||", Finger(0, 3, 2, 8)),
+    "fist": _all(OVER_FIST, FIST),
+    "thumb beside fist": _all(Thumb(0, 0, -20, 40, 15), FIST),
     "thumbs up": _all(OUT, FIST),
-    "gun": _digits(OUT, "||.."),
+    "hook": _all(REST, Finger(5, 85, 50)),
+    "claw": _all(Thumb(8, 20, -10, 20, 35), Finger(-4, 58, 36, 8)),
+    "point": _digits(OVER_TWO, "|..."),
+    "point and thumb": _digits(OUT, "|..."),
+    "two": _digits(OVER_THREE, "||..", Finger(0, 2, 2, 9)),
+    "two together": _digits(OVER_THREE, "||.."),
+    "thumb and two": _digits(OUT, "||..", Finger(0, 2, 2, 8)),
+    "three": _digits(OVER_THREE._replace(flexion=45, knuckle=50), "|||.", Finger(0, 3, 2, 8)),
+    "four": _digits(ACROSS, "||||", Finger(0, 3, 2, 8)),
     "shaka": _digits(OUT, "...|", Finger(-4, 2, 2, 18)),
-    "horns": _digits(OVER, "|..|", Finger(0, 3, 2, 8)),
-    "little up": _digits(OVER, "...|", Finger(0, 3, 2, 12)),
-    "large grip": _all(Thumb(4, 32, 8, 10, 14), Finger(24, 32, 20, 5)),
-    "grip": _all(Thumb(10, 36, 12, 18, 22), Finger(44, 48, 30, 2)),
-    "small grip": _all(Thumb(20, 36, 16, 30, 30), Finger(62, 74, 42)),
-    "platform": _all(OUT, Finger(8, 12, 8, 5)),
+    "horns": _digits(OVER_TWO._replace(flexion=38), "|..|", Finger(0, 3, 2, 8)),
+    "little up": _digits(OVER_TWO, "...|", Finger(0, 3, 2, 12)),
+    "pinch": Shape(
+        Thumb(43, 26, -31, 1, 5),
+        Finger(51, 48, 18),
+        Finger(30, 30, 18),
+        Finger(25, 28, 16),
+        Finger(22, 25, 14, 3),
+    ),
+    "nine": Shape(
+        Thumb(42, 23, -23, 1, 5), Finger(46, 52, 23), EASY, EASY, Finger(4, 6, 4, 8)
+    ),
+    "eight": Shape(
+        Thumb(45, 38, -44, 13, 5), EASY, Finger(64, 41, 8, 4), EASY, Finger(6, 10, 6, 6)
+    ),
+    "seven": Shape(
+        Thumb(45, 22, 3, 26, 5), EASY, Finger(8, 12, 8), Finger(50, 52, 24), Finger(22, 28, 16)
+    ),
+    "six": Shape(
+        Thumb(45, 18, 7, 46, 5), EASY, Finger(8, 12, 8), Finger(24, 24, 14), Finger(50, 54, 22)
+    ),
+    "five-finger pinch": Shape(
+        Thumb(45, 42, -44, 18, 6),
+        Finger(70, 30, 6, -2),
+        Finger(66, 34, 10),
+        Finger(68, 34, 10),
+        Finger(64, 36, 12, -4),
+    ),
+    "key grip": Shape(
+        Thumb(-6, -4, -18, 55, 16),
+        Finger(50, 70, 35),
+        Finger(60, 80, 40),
+        Finger(65, 85, 45),
+        Finger(68, 85, 45),
+    ),
+    "wide grip": _all(Thumb(4, 30, -10, 8, 10), Finger(18, 26, 16, 7)),
+    "large grip": _all(Thumb(10, 34, -18, 12, 16), Finger(32, 38, 24, 4)),
+    "grip": _all(HOLD, Finger(46, 50, 30, 2)),
+    "small grip": _all(Thumb(22, 40, -26, 30, 30), Finger(62, 72, 40)),
+    "platform": _all(Thumb(-8, 4, -4, 4, 4), Finger(10, 14, 10, 5)),
+    "edge grip": _all(Thumb(34, 36, -34, 8, 8), Finger(56, 20, 12)),
 }
+"""Everyday shapes.  ``fist``, ``point``, ``two``, ``three`` (or ``thumb and two``), ``four``,
+``spread`` and ``six`` to ``nine`` (thumb on little ... index finger) count from 0 to 9; the
+touching ones were fitted to contact on the free hand."""
 
 
 def angles(shape: Shape) -> Array:
