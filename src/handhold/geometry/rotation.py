@@ -91,7 +91,8 @@ def sixd_to_matrix(sixd: Tensor) -> Tensor:
     """
     _require("sixd", sixd, 6)
     columns = torch.stack((sixd[..., :3], sixd[..., 3:]), dim=-1)
-    return roma.special_gramschmidt(columns, epsilon=1e-8)
+    # roma annotates epsilon as int but takes any number
+    return roma.special_gramschmidt(columns, epsilon=1e-8)  # pyright: ignore[reportArgumentType]
 
 
 def matrix_to_sixd(matrix: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""The hand: its model, files, conventions and anatomy."""

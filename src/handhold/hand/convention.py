@@ -161,7 +161,7 @@ def mirror_intrinsics(intrinsics: Array, width: int) -> Array:
     keep = _signs(intrinsics, (1.0, 1.0, 1.0))
     shift = _signs(intrinsics, (0.0, 0.0, width - 1.0))
     first = intrinsics[..., :1, :] * top + shift
-    result = intrinsics * keep  # a copy of either kind
+    result: Any = intrinsics * keep  # a copy of either kind
     result[..., :1, :] = first
     return result
 
@@ -182,7 +182,7 @@ def flat_to_mean(pose: Array, hands_mean: Array) -> Array:
 def _add_mean(pose: Array, hands_mean: Array, sign: float) -> Array:
     _last("pose", pose, 16, 3)
     _last("hands_mean", hands_mean, 45)
-    result = pose * 1.0
+    result: Any = pose * 1.0  # a copy of either kind
     result[..., 1:, :] += sign * hands_mean.reshape(15, 3)
     return result
 

@@ -237,10 +237,11 @@ class _DataUnpickler(pickle.Unpickler):
 def _scan(data: bytes) -> None:
     """Walk over the opcodes without running them; refuse what plain data does not need."""
     stream = io.BytesIO(data)
+    opcodes = {opcode.code: opcode for opcode in pickletools.opcodes}
     memos = tuples = 0
     while True:
         code = stream.read(1)
-        opcode = pickletools.code2op.get(code.decode("latin1"))
+        opcode = opcodes.get(code.decode("latin1"))
         if not code or opcode is None:
             raise _Refused("ends too early" if not code else "is not a pickle")
         if opcode.name in REFUSED_OPCODES:

@@ -6,6 +6,7 @@ millimetres. Everything is float32 (or the model's own type), also under autocas
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,7 @@ class HandModel(nn.Module):
                 f"{FREE_HAND}: the free hand is missing from this installation;"
                 " reinstall handhold, or give MANO's own files"
             )
-        arrays = read_hand(FREE_HAND)
+        arrays = _read_cached(FREE_HAND)
         right = cls(arrays, side="right", tips=_tips_of(arrays), is_free=True)
         return right if side == "right" else right.mirrored()
 
@@ -346,6 +347,11 @@ class HandModel(nn.Module):
         if tuple(value.shape[-len(tail) :]) != tail:
             shape = ", ".join(str(n) for n in tail)
             raise InputError(f"{name}: expected shape (..., {shape}), found {tuple(value.shape)}")
+
+
+@functools.lru_cache(maxsize=1)
+def _read_cached(path: Path) -> HandArrays:
+    return read_hand(path)
 
 
 def _broadcast(first: torch.Size, second: torch.Size) -> torch.Size:
