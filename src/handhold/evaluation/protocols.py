@@ -1,0 +1,54 @@
+"""What a method is given when it is measured. A report says so in its first line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from handhold.errors import InputError
+
+Given = Literal["image", "intrinsics", "hand_box", "side", "object_box", "grasping"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A named way of measuring: what the method is told, and how a missed hand counts."""
+
+    name: str
+    given: tuple[Given, ...]
+    note: str
+
+    def describe(self) -> str:
+        """One line for the top of a report."""
+        return f"protocol {self.name}: given {', '.join(self.given)}. {self.note}"
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="deployable",
+            given=("image", "intrinsics"),
+            note="Hands, sides, grasps and object boxes are the method's own; a missed hand counts "
+            "in recall and in PCK, not in the 3D means.",
+        ),
+        Protocol(
+            name="boxes",
+            given=("image", "intrinsics", "hand_box", "side"),
+            note="True hand boxes and sides; object boxes and grasps are the method's own.",
+        ),
+        Protocol(
+            name="official",
+            given=("image", "intrinsics", "hand_box", "side", "object_box", "grasping"),
+            note="What the authors of the HOPE methods give theirs: true boxes of hand and object, "
+            "and a crop chosen with the true grasp label.",
+        ),
+    )
+}
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol of that name; raises InputError that lists the names there are."""
+    if name not in PROTOCOLS:
+        raise InputError(f"protocol: found {name!r}, expected one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
