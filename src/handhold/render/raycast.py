@@ -284,7 +284,7 @@ class Scene3D:
     def blocked(
         self, origins: FloatArray, directions: FloatArray, reach: FloatArray
     ) -> NDArray[np.bool_]:
-        """True (N,) where a mesh lies on a ray nearer than `reach` (N,) lengths of the direction."""
+        """True (N,) where a mesh is on a ray nearer than `reach` (N,) lengths of the direction."""
         result = np.zeros(len(origins), np.bool_)
         for mesh in self.meshes:
             left = np.flatnonzero(~result)
