@@ -7,12 +7,13 @@ is done before (see `handhold.geometry.alignment`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 def root_relative(points: Array, root: Array) -> Array:

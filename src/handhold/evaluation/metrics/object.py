@@ -5,11 +5,13 @@ Poses are (3, 4) or (4, 4) [R | t] in the camera frame, points (P, 3) in the obj
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 def transform(pose: Array, points: Array) -> Array:
