@@ -12,6 +12,7 @@ from handhold.models.detector.processor import (
     DetectorProcessorConfig,
     joint_box,
 )
+from handhold.models.detector.weights import load_detector, save_detector
 
 __all__ = [
     "Detection",
@@ -23,4 +24,6 @@ __all__ = [
     "HandDetector",
     "HandDetectorNetwork",
     "joint_box",
+    "load_detector",
+    "save_detector",
 ]

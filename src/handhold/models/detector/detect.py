@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -59,35 +59,60 @@ class HandDetector:
         score_threshold: float | None = None,
         max_hands: int | None = None,
     ) -> list[list[Detection]]:
-        """Hands of every photo (H, W, 3) uint8 RGB, best first. All photos are run as one batch,
-        padded to the smallest common multiple of 32. Raises InputError for anything but uint8 RGB.
+        """Hands of every photo (H, W, 3) uint8 RGB, best first. Photos of one shape are run as one
+        batch. Raises InputError for anything but uint8 RGB.
         """
-        if not images:
-            return []
-        for image in images:
+        threshold = self.config.score_threshold if score_threshold is None else score_threshold
+        most = self.config.max_hands if max_hands is None else max_hands
+        found: list[list[Detection]] = [[] for _ in images]
+        for rows, prediction in self._run(images):
+            hands = select(prediction, self.config, threshold, most)
+            for row, of_one in zip(rows, hands, strict=True):
+                scale = self.config.input_size / max(images[row].shape[:2])
+                found[row] = [_to_photo(hand, images[row], scale) for hand in of_one]
+        return found
+
+    def describe(self, image: NDArray[np.uint8], boxes: FloatArray) -> list[Detection]:
+        """What the network sees in given boxes (N, 4) of one photo: side, holding, object box.
+
+        Each box is answered by the location whose own box, wherever it is likely to be a hand,
+        overlaps it most. `box` and `score` of the result are those given and the location's.
+        """
+        ((_, prediction),) = self._run([image])
+        scale = self.config.input_size / max(image.shape[:2])
+        own = prediction.boxes[0].cpu().numpy().astype(np.float64)
+        own = _rescale(grow_box(own, 1 / self.config.box_growth), scale)
+        score = prediction.score[0].sigmoid().cpu().numpy()
+        described = []
+        for box in np.asarray(boxes, dtype=np.float64).reshape(-1, 4):
+            best = int(np.argmax(box_tools.iou(own, box) * np.sqrt(score)))
+            hand = _detection(prediction, 0, best, self.config)
+            hand = _to_photo(hand, image, scale)
+            described.append(replace(hand, box=box))
+        return described
+
+    def _run(
+        self, images: Sequence[NDArray[np.uint8]]
+    ) -> Iterator[tuple[list[int], DetectorPrediction]]:
+        """One batch for every padded size, so that no photo's result depends on its neighbours'
+        shapes."""
+        groups: dict[tuple[int, int], list[tuple[int, NDArray[np.uint8]]]] = {}
+        for i, image in enumerate(images):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
                 raise InputError(
                     f"HandDetector: expected (H, W, 3) uint8, found {image.shape} {image.dtype}"
                 )
-        size = self.config.input_size
-        small = [letterbox(image, size) for image in images]
-        height, width = (
-            32 * -(-max(photo.shape[axis] for photo in small) // 32) for axis in (0, 1)
-        )
-        pixels = np.full((len(small), height, width, 3), PADDING, dtype=np.uint8)
-        for row, photo in zip(pixels, small, strict=True):
-            row[: photo.shape[0], : photo.shape[1]] = photo
-        with torch.inference_mode():
-            # (B, H, W, 3) seen as (B, 3, H, W) is already in the layout the network prefers
-            batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
-            prediction = self.network(batch)
-        threshold = self.config.score_threshold if score_threshold is None else score_threshold
-        most = self.config.max_hands if max_hands is None else max_hands
-        found = select(prediction, self.config, threshold, most)
-        return [
-            [_to_photo(hand, image, size) for hand in hands]
-            for hands, image in zip(found, images, strict=True)
-        ]
+            small = letterbox(image, self.config.input_size)
+            height, width = (32 * -(-edge // 32) for edge in small.shape[:2])
+            groups.setdefault((height, width), []).append((i, small))
+        for (height, width), members in groups.items():
+            pixels = np.full((len(members), height, width, 3), PADDING, dtype=np.uint8)
+            for row, (_, small) in zip(pixels, members, strict=True):
+                row[: small.shape[0], : small.shape[1]] = small
+            with torch.inference_mode():
+                # (B, H, W, 3) seen as (B, 3, H, W) is already in the layout the network prefers
+                batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+                yield [i for i, _ in members], self.network(batch)
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
@@ -114,26 +139,30 @@ def select(
     for i, score in enumerate(scores):
         best = score.topk(min(200, score.numel()))
         keep = best.indices[best.values > threshold]
-        values = score[keep].cpu().numpy()
         boxes = prediction.boxes[i, keep].cpu().numpy().astype(np.float64)
-        right = prediction.side[i, keep].sigmoid().cpu().numpy()
-        holding = prediction.holding[i, keep].sigmoid().cpu().numpy()
-        objects = prediction.object_boxes[i, keep].cpu().numpy().astype(np.float64)
-        order = suppress(boxes, right > 0.5, config.overlap, config.overlap_other_side)
-        result.append(
-            [
-                Detection(
-                    box=grow_box(boxes[j], 1 / config.box_growth),
-                    side="right" if right[j] > 0.5 else "left",
-                    score=float(values[j]),
-                    side_score=float(max(right[j], 1 - right[j])),
-                    holding=float(holding[j]),
-                    object_box=objects[j] if holding[j] > 0.5 else None,
-                )
-                for j in order[:max_hands]
-            ]
-        )
+        right = (prediction.side[i, keep] > 0).cpu().numpy()
+        order = suppress(boxes, right, config.overlap, config.overlap_other_side)
+        places = keep.tolist()
+        result.append([_detection(prediction, i, places[j], config) for j in order[:max_hands]])
     return result
+
+
+def _detection(
+    prediction: DetectorPrediction, row: int, place: int, config: DetectorConfig
+) -> Detection:
+    """What one location says, in input pixels."""
+    right = float(prediction.side[row, place].sigmoid())
+    holding = float(prediction.holding[row, place].sigmoid())
+    box = prediction.boxes[row, place].cpu().numpy().astype(np.float64)
+    thing = prediction.object_boxes[row, place].cpu().numpy().astype(np.float64)
+    return Detection(
+        box=grow_box(box, 1 / config.box_growth),
+        side="right" if right > 0.5 else "left",
+        score=float(prediction.score[row, place].sigmoid()),
+        side_score=max(right, 1 - right),
+        holding=holding,
+        object_box=thing if holding > 0.5 else None,
+    )
 
 
 def suppress(
@@ -152,18 +181,13 @@ def suppress(
     return kept
 
 
-def _to_photo(hand: Detection, image: NDArray[np.uint8], size: int) -> Detection:
+def _rescale(box: FloatArray, scale: float) -> FloatArray:
+    """Letterbox pixels -> photo pixels."""
+    return (box - (scale - 1) / 2) / scale
+
+
+def _to_photo(hand: Detection, image: NDArray[np.uint8], scale: float) -> Detection:
     height, width = image.shape[:2]
-    scale = size / max(width, height)
-
-    def back(box: FloatArray) -> FloatArray:
-        return (box - (scale - 1) / 2) / scale
-
-    return Detection(
-        box=box_tools.clip(back(hand.box), width - 1, height - 1),
-        side=hand.side,
-        score=hand.score,
-        side_score=hand.side_score,
-        holding=hand.holding,
-        object_box=None if hand.object_box is None else back(hand.object_box),
-    )
+    thing = None if hand.object_box is None else _rescale(hand.object_box, scale)
+    box = box_tools.clip(_rescale(hand.box, scale), width - 1, height - 1)
+    return replace(hand, box=box, object_box=thing)
