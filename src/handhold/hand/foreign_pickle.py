@@ -26,10 +26,12 @@ MAX_DEPTH = 40
 MAX_DENSE = 2**24
 
 DTYPES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
+PLAIN = (bool, int, float, str, bytes, bytearray, np.generic)
 REFUSED_OPCODES = frozenset(
     ("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER", "INST", "OBJ")
 )
 TUPLE_OPCODES = frozenset(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"))
+TEXT_LINES = {"STRING": 1, "UNICODE": 1, "GLOBAL": 2}
 MEMO_OPCODES = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 
 
@@ -177,6 +179,11 @@ def _as_list(items: Any = ()) -> list[Any]:
     return list(items)
 
 
+def _no_bytes() -> bytes:
+    """Protocol 2 writes empty bytes as a call."""
+    return b""
+
+
 def _array(raw: Any, dtype: Any, shape: Any, fortran: Any) -> NDArray[Any]:
     """The array, after checking that shape, type and number of bytes agree."""
     if isinstance(raw, str):
@@ -207,6 +214,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("builtins", "object"): _Object,
     ("__builtin__", "set"): _Function(_as_list),
     ("builtins", "set"): _Function(_as_list),
+    ("__builtin__", "bytes"): _Function(_no_bytes),
     ("chumpy", "Ch"): _Ch,
     ("chumpy.ch", "Ch"): _Ch,
     ("chumpy.reordering", "Select"): _ChSelect,
@@ -247,9 +255,10 @@ def _scan(data: bytes) -> None:
         if opcode.name in REFUSED_OPCODES:
             raise _Refused(f"uses the opcode {opcode.name}")
         argument: Any = None
-        if opcode.name in ("STRING", "UNICODE"):  # Python 2 bytes, which pickletools cannot decode
-            if not stream.readline().endswith(b"\n"):
-                raise _Refused("ends too early")
+        if opcode.name in TEXT_LINES:  # pickletools cannot decode Python 2's bytes
+            for _ in range(TEXT_LINES[opcode.name]):
+                if not stream.readline().endswith(b"\n"):
+                    raise _Refused("ends too early")
         elif opcode.arg is not None:
             argument = opcode.arg.reader(stream)
         memos += opcode.name in MEMO_OPCODES
@@ -270,8 +279,10 @@ class _Resolver:
         self._open: set[int] = set()
 
     def __call__(self, value: Any, depth: int = 0) -> Any:
-        if not isinstance(value, _StandIn | dict | list | tuple):
+        if value is None or isinstance(value, PLAIN):
             return value
+        if not isinstance(value, _StandIn | dict | list | tuple):
+            raise _Refused("holds a class or a function where data was expected")
         key = id(value)
         if key in self._done:
             return self._done[key]
@@ -285,6 +296,8 @@ class _Resolver:
 
     def _resolve(self, value: Any, depth: int) -> Any:
         if isinstance(value, dict):
+            if not all(k is None or isinstance(k, PLAIN) for k in value):
+                raise _Refused("holds a dictionary with unusual keys")
             return {k: self(v, depth) for k, v in value.items()}
         if isinstance(value, list):
             return [self(v, depth) for v in value]
@@ -307,7 +320,10 @@ class _Resolver:
         raise _Refused(f"holds a {type(value).__name__.lstrip('_')} where data was expected")
 
     def _numbers(self, value: Any, depth: int) -> NDArray[Any]:
-        array = np.asarray(self(value, depth))
+        found = self(value, depth)
+        if isinstance(found, list | tuple) and not all(isinstance(n, int | float) for n in found):
+            raise _Refused("holds something else than numbers in an array")
+        array = np.asarray(found)
         if array.dtype.kind not in "biuf":
             raise _Refused("holds something else than numbers in an array")
         return array
