@@ -258,8 +258,8 @@ def build(path: Path) -> dict[str, np.ndarray]:
     full, joints, tips, full_weights = rest_shape(source)
     loop = rim(full, source["faces"])
     own = full_weights[:, 1:].max(1)
-    importance = 1.0 + 14.0 * np.clip(own * 1.5, 0, 1)
-    importance[full[:, 0] > WRIST_AT[0] - 0.01] = 0.5
+    importance = 1.0 + 5.0 * np.clip(own * 1.5, 0, 1)
+    importance[full[:, 0] > WRIST_AT[0] - 0.01] = 1.0
     frames = anatomical_frames(joints, tips)
     apex = []
     for digit, joint in enumerate(DISTAL):
@@ -285,8 +285,9 @@ def build(path: Path) -> dict[str, np.ndarray]:
     error = np.einsum("jv,vkb->jkb", j_regressor, shapedirs) - moves
     print("its error per unit of beta, mm:", np.abs(error).max() * 1e3)
     ring = np.array([index[int(v)] for v in loop], dtype=np.int32)
-    posedirs = pose_correctives(vertices, faces, weights, regressed)
-    mean, components = pose_statistics()
+    frames = anatomical_frames(regressed, vertices[ends])
+    posedirs = pose_correctives(vertices, weights, regressed, frames)
+    mean, components = pose_statistics(frames)
     return {
         "v_template": vertices,
         "f": faces.astype(np.int32),

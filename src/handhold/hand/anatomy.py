@@ -42,7 +42,7 @@ BETA_NAMES = {
 }
 """The ten shape numbers, in order, and what one unit (one standard deviation) of each does."""
 
-_OVERLAP = 0.003  # metres that the soft flesh of two parts may share in a sampled pose
+_OVERLAP = 0.0035  # metres that the soft flesh of two parts may share in a sampled pose
 _ATTEMPTS = 24
 
 # Flexion axes in the rest pose (MANO's right-hand axes: fingers -x, palm -y, thumb +z).

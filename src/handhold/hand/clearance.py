@@ -50,6 +50,7 @@ class Capsules:
             inner = (height > 0.2 * length) & (height < (0.8 if end < 16 else 0.7) * length)
             across = mine - height[:, None] * along
             radii[joint - 1] = np.linalg.norm(across[inner], axis=1).mean()
+        radii[12] = min(radii[12], 1.35 * radii[13])  # the ball of the thumb is soft and wide
         centres = tips.copy()
         for joint in (3, 6, 9, 12, 15):  # the last capsule's round end is the finger's end
             digit = _ENDS[joint - 1] - 16

@@ -49,7 +49,7 @@ TUCK = Finger(78, 102, 58)
 SIDE = Thumb(13, -13, -40, 28, 12)  # along the index finger
 OUT = Thumb(-18, 0, 0, -2, -4)
 REST = Thumb(14, 12, -14, 14, 16)
-OVER_FIST = Thumb(12, 48, -30, 58, 50)  # across the backs of the bent fingers
+OVER_FIST = Thumb(12, 50, -34, 59, 50)  # across the backs of the bent fingers
 OVER_TWO = Thumb(30, 46, -43, 57, 33)  # on the bent middle finger
 OVER_THREE = Thumb(44, 44, -43, 57, 24)  # on the bent ring finger
 ACROSS = Thumb(44, -6, -7, 57, 62)  # in the palm
@@ -89,7 +89,7 @@ SHAPES: dict[str, Shape] = {
     "four": _digits(ACROSS, "||||", Finger(0, 3, 2, 8)),
     "shaka": _digits(OUT, "...|", Finger(-4, 2, 2, 18)),
     "horns": _digits(OVER_TWO._replace(flexion=38), "|..|", Finger(0, 3, 2, 8)),
-    "little up": _digits(OVER_TWO, "...|", Finger(0, 3, 2, 12)),
+    "little up": _digits(Thumb(33, 49, -44, 49, 50), "...|", Finger(0, 3, 2, 12)),
     "pinch": Shape(
         Thumb(43, 26, -31, 1, 5),
         Finger(51, 48, 18),
@@ -110,10 +110,10 @@ SHAPES: dict[str, Shape] = {
         Thumb(45, 18, 7, 46, 5), EASY, Finger(8, 12, 8), Finger(24, 24, 14), Finger(50, 54, 22)
     ),
     "five-finger pinch": Shape(
-        Thumb(45, 42, -44, 18, 6),
+        Thumb(45, 43, -44, 17, 6),
         Finger(70, 30, 6, -2),
         Finger(66, 34, 10),
-        Finger(68, 34, 10),
+        Finger(67, 34, 10),
         Finger(64, 36, 12, -4),
     ),
     "key grip": Shape(
@@ -126,7 +126,7 @@ SHAPES: dict[str, Shape] = {
     "wide grip": _all(Thumb(4, 30, -10, 8, 10), Finger(18, 26, 16, 7)),
     "large grip": _all(Thumb(10, 34, -18, 12, 16), Finger(32, 38, 24, 4)),
     "grip": _all(HOLD, Finger(46, 50, 30, 2)),
-    "small grip": _all(Thumb(22, 40, -26, 30, 30), Finger(62, 72, 40)),
+    "small grip": _all(Thumb(26, 16, -10, 10, 25), Finger(62, 72, 40)),
     "platform": _all(Thumb(-8, 4, -4, 4, 4), Finger(10, 14, 10, 5)),
     "edge grip": _all(Thumb(34, 36, -34, 8, 8), Finger(56, 20, 12)),
 }
