@@ -27,11 +27,14 @@ def hope_region(
     The box (hand, or union of hand and object, each already enlarged) is clipped to the image, its
     low edges at 0 and its high edges at width and height only, so that a box outside keeps a place
     (and, right of or below the image, a shorter or even negative side). The centre is the middle,
-    rounded towards zero (`truncate`), the side the longer side.
+    rounded towards zero (`truncate`), the side the longer side. The originals compute in float32, and
+    as the middle is nearly whole already, only float32 boxes round as theirs do.
     """
     box = np.asarray(box)
+    box = box if box.dtype == np.float32 else box.astype(np.float64)
     low = np.maximum(box[..., :2], 0)
-    clipped = np.concatenate([low, np.minimum(box[..., 2:], [width, height])], axis=-1)
+    high = np.minimum(box[..., 2:], np.asarray([width, height], box.dtype))
+    clipped = np.concatenate([low, high], axis=-1)
     centre = (clipped[..., :2] + clipped[..., 2:]) / 2
     if truncate:
         centre = np.trunc(centre)

@@ -246,8 +246,11 @@ class HopeProcessor:
             shift = np.clip(rng.standard_normal((2, 4)), -2.5, 2.5) * settings.box_jitter
 
         def box(points: Array, factor: float, moved: Array) -> Array:
+            if config.truncate_centres:  # rounding as the originals' needs their float32
+                points = points.astype(np.float32)
             tight = boxes.box_from_points(points)
-            tight = tight + moved * np.tile(tight[2:] - tight[:2], 2)
+            if moved.any():
+                tight = tight + moved * np.tile(tight[2:] - tight[:2], 2)
             return boxes.box_from_points(
                 boxes.corners(tight), factor, truncate=config.truncate_centres
             )
