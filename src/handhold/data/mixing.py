@@ -22,7 +22,8 @@ ENDLESS = 1 << 40  # the length of a set that is drawn on the fly
 class SampleSet(Protocol):
     """Samples by number. hands: hands in each sample, or None when it is not known beforehand."""
 
-    hands: list[int] | None
+    @property
+    def hands(self) -> list[int] | None: ...
 
     def __len__(self) -> int: ...
 

@@ -1,0 +1,191 @@
+"""What a training run is: one frozen dataclass, kept as JSON beside every checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from handhold.errors import FileFormatError, InputError
+
+# Fields that may differ between a run and its continuation: they do not change what one step does.
+FREE_FIELDS = frozenset(
+    {
+        "workers",
+        "devices",
+        "checkpoint_steps",
+        "checkpoint_minutes",
+        "validate_steps",
+        "validation",
+        "validation_items",
+        "log_steps",
+    }
+)
+DEFAULT_EPOCH_ITEMS = 20_000  # where data are drawn on the fly
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run.
+
+    model: name in the registry, or "hand-detector". network, loss: changes to the defaults of the
+    method's own configurations. pairs: UniHOPE's second images (photo without the object).
+    data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", each optionally "=weight".
+    validation: the same without weights; empty: what the training data hold out.
+
+    steps, epochs: the length, as optimiser steps (if not 0) or as passes over `epoch_items` items
+    (0: all items of the data, or 20,000 when they are drawn on the fly). batch_size: of all
+    devices together. lr belongs to batches of `lr_batch` items and is scaled in proportion to
+    batch_size (0: not scaled). schedule: constant; step (times decay_factor every decay_epochs);
+    cosine (down to lr * final_lr); one_cycle (up from lr / 25 in the first 30 %, then a cosine
+    down to lr * final_lr). warmup: steps of linear rise before constant, step and cosine.
+    weight_decay: with adam on all parameters (L2), with adamw on matrices and kernels only.
+
+    ema: decay of the averaged weights that are validated and exported, 0 for none. clip_norm:
+    largest gradient norm, 0 for none. precision: bf16 runs the network under autocast; losses and
+    weights stay float32. augment: random crops and colours. start_from: checkpoint or weights file.
+    checkpoint_steps (0: none), checkpoint_minutes: how often last.ckpt is renewed.
+    Raises InputError for values that cannot work.
+    """
+
+    model: str
+    network: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    pairs: bool = False
+    data: tuple[str, ...] = ("synthetic",)
+    validation: tuple[str, ...] = ()
+    start_from: str | None = None
+    steps: int = 0
+    epochs: float = 0.0
+    epoch_items: int = 0
+    batch_size: int = 32
+    lr: float = 1e-4
+    lr_batch: int = 0
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
+    warmup: int = 0
+    decay_epochs: float = 10.0
+    decay_factor: float = 0.7
+    final_lr: float = 0.01
+    ema: float = 0.0
+    clip_norm: float = 0.0
+    precision: Literal["32", "bf16"] = "32"
+    channels_last: bool = False
+    augment: bool = True
+    seed: int = 0
+    workers: int = 0
+    devices: int = 1
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 5.0
+    validate_steps: int = 0
+    validation_items: int = 256
+    log_steps: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("data", "validation"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple([value] if isinstance(value, str) else value))
+        if not self.data:
+            raise InputError("TrainConfig.data: expected at least one source of samples")
+        if (self.steps > 0) == (self.epochs > 0):
+            raise InputError(
+                "TrainConfig: expected either steps or epochs to be positive, "
+                f"found steps={self.steps}, epochs={self.epochs}"
+            )
+        for name in ("batch_size", "devices", "log_steps", "validation_items"):
+            if getattr(self, name) < 1:
+                raise InputError(f"TrainConfig.{name}: expected 1 or more: {getattr(self, name)}")
+        if self.batch_size % self.devices:
+            raise InputError(
+                f"TrainConfig.batch_size: {self.batch_size} cannot be shared by "
+                f"{self.devices} devices"
+            )
+        if not self.lr > 0 or not 0 < self.decay_factor <= 1 or not self.decay_epochs > 0:
+            raise InputError("TrainConfig: lr, decay_epochs and decay_factor (<= 1) are positive")
+        if not (0 <= self.ema < 1 and 0 <= self.final_lr <= 1):
+            raise InputError("TrainConfig: expected 0 <= ema < 1 and 0 <= final_lr <= 1")
+        for name in (
+            *("epoch_items", "lr_batch", "warmup", "workers", "seed", "weight_decay"),
+            *("clip_norm", "checkpoint_steps", "checkpoint_minutes", "validate_steps"),
+        ):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"TrainConfig.{name}: expected 0 or more: {getattr(self, name)}")
+        choices = {
+            "optimizer": ("adam", "adamw"),
+            "schedule": ("constant", "step", "cosine", "one_cycle"),
+            "precision": ("32", "bf16"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"TrainConfig.{name}: expected one of {', '.join(allowed)}, "
+                    f"found {getattr(self, name)!r}"
+                )
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate for this batch size."""
+        return self.lr * (self.batch_size / self.lr_batch if self.lr_batch else 1.0)
+
+    def total_steps(self, epoch_items: int) -> int:
+        """Optimiser steps of the whole run when an epoch has `epoch_items` items."""
+        if self.steps:
+            return self.steps
+        return max(1, math.ceil(self.epochs * epoch_items / self.batch_size))
+
+    def lr_at(self, step: int, epoch_items: int) -> float:
+        """The learning rate of step `step` (from 0)."""
+        total = self.total_steps(epoch_items)
+        if self.schedule == "one_cycle":
+            rise = max(1, round(0.3 * total))
+            if step < rise:
+                return self.peak_lr * _cosine(1 / 25, 1.0, step / rise)
+            return self.peak_lr * _cosine(1.0, self.final_lr, (step - rise) / max(1, total - rise))
+        if step < self.warmup:
+            return self.peak_lr * (step + 1) / (self.warmup + 1)
+        if self.schedule == "cosine":
+            done = (step - self.warmup) / max(1, total - self.warmup)
+            return self.peak_lr * _cosine(1.0, self.final_lr, min(1.0, done))
+        if self.schedule == "step":
+            epoch = step * self.batch_size / epoch_items
+            return self.peak_lr * self.decay_factor ** math.floor(epoch / self.decay_epochs + 1e-9)
+        return self.peak_lr
+
+    def to_json(self) -> str:
+        """All fields; `from_json` gives an equal configuration back."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "config") -> TrainConfig:
+        """The configuration of `to_json`; raises FileFormatError naming what does not fit."""
+        try:
+            fields = json.loads(text)
+            known = {item.name for item in dataclasses.fields(cls)}
+            if unknown := sorted(set(fields) - known):
+                raise FileFormatError(f"{where}: unknown fields {', '.join(unknown)}")
+            return cls(**fields)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, FileFormatError):
+                raise
+            raise FileFormatError(f"{where}: not a training configuration: {error}") from error
+
+    def check_continues(self, earlier: TrainConfig) -> None:
+        """Raise InputError unless a run of `earlier` may be continued with this configuration.
+
+        Only the length may change, and fields that do not alter a step (FREE_FIELDS).
+        """
+        free = FREE_FIELDS | {"steps", "epochs"}
+        for item in dataclasses.fields(self):
+            old, new = getattr(earlier, item.name), getattr(self, item.name)
+            if item.name not in free and old != new:
+                raise InputError(
+                    f"this run was started with {item.name}={old!r}, not {new!r}; "
+                    "use another folder, or --fresh to begin again"
+                )
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -1,0 +1,97 @@
+"""Learning curves: metrics.jsonl and a picture of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from handhold.errors import FileFormatError, MissingExtraError
+
+Row: TypeAlias = dict[str, Any]  # "step", "kind" (train or validation) and numbers by name
+
+
+def read_metrics(path: Path, *, up_to: int | None = None) -> list[Row]:
+    """The rows of a metrics.jsonl, those of steps <= up_to; none when there is no file."""
+    if not path.is_file():
+        return []
+    rows: list[Row] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            if up_to is None or row["step"] <= up_to:
+                rows.append(row)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileFormatError(f"{path}, line {number}: not a row of metrics") from error
+    return rows
+
+
+def metrics_text(rows: Sequence[Row]) -> str:
+    """The text of a metrics.jsonl."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def series(rows: Sequence[Row], kind: str) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values by name, of one kind of rows."""
+    result: dict[str, tuple[list[int], list[float]]] = {}
+    for row in rows:
+        if row["kind"] == kind:
+            for name, value in row.items():
+                if name not in ("step", "kind"):
+                    steps, values = result.setdefault(name, ([], []))
+                    steps.append(row["step"])
+                    values.append(value)
+    return result
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """Mean over the last `window` values (fewer at the beginning)."""
+    result: list[float] = []
+    total = 0.0
+    for i, value in enumerate(values):
+        total += value - (values[i - window] if i >= window else 0.0)
+        result.append(total / min(i + 1, window))
+    return result
+
+
+def draw_curves(rows: Sequence[Row], path: Path, title: str = "") -> None:
+    """Draw training terms (logarithmic, smoothed) and one panel a validation measure, as PNG.
+
+    Raises MissingExtraError without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("learning curves need: pip install 'handhold[train]'") from error
+    training, validation = series(rows, "train"), series(rows, "validation")
+    terms = {k: v for k, v in training.items() if k.startswith("loss/") and max(v[1]) > 0}
+    other = {k: v for k, v in training.items() if k in ("lr", "gradient_norm")}
+    panels = 1 + len(other) + len(validation)
+    columns = min(3, panels)
+    lines = -(-panels // columns)
+    figure = Figure(figsize=(5 * columns, 3.2 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    window = max(1, max((len(steps) for steps, _ in terms.values()), default=1) // 50)
+    for name, (steps, values) in terms.items():
+        bold = name == "loss/total"
+        label = name.removeprefix("loss/")
+        axes[0].plot(steps, smooth(values, window), label=label, lw=2 if bold else 1)
+    axes[0].set(yscale="log" if terms else "linear", title="training loss, weighted terms")
+    if terms:
+        axes[0].legend(fontsize=7)
+    for axis, (name, (steps, values)) in zip(axes[1:], (other | validation).items(), strict=False):
+        axis.plot(steps, values, marker="." if name in validation else None, lw=1)
+        axis.set(title=name + (f"  (last {values[-1]:.4g})" if name in validation else ""))
+    for axis in axes[panels:]:
+        axis.set_visible(False)
+    for axis in axes[:panels]:
+        axis.grid(alpha=0.3)
+        axis.set_xlabel("step")
+    figure.suptitle(title)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(unfinished, format="png", dpi=80)
+    unfinished.replace(path)

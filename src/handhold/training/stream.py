@@ -1,0 +1,216 @@
+"""From data specifications to batches by step number."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from handhold.data.mixing import ENDLESS, HandItems, ImageItems, Mixture, SampleSet
+from handhold.data.photos import PhotoFolder
+from handhold.errors import InputError
+from handhold.scene import Sample
+from handhold.synthesis.shards import ShardDataset
+from handhold.training.config import DEFAULT_EPOCH_ITEMS, TrainConfig
+from handhold.training.tasks import Items, Task
+
+Kind: TypeAlias = Literal["synthetic", "shards", "photos"]
+Part: TypeAlias = Literal["train", "held_out", "all"]
+HELD_OUT_SHARE = 0.05  # of shards: their last samples, at most HELD_OUT_MOST
+HELD_OUT_MOST = 512
+HELD_OUT_SEED = 1_000_003  # added to the seed of scenes drawn for validation
+EXAMPLES = "synthetic, synthetic:SEED, shards:FOLDER or photos:FOLDER, with =WEIGHT if several"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """One source of samples, as written on the command line (`parse`)."""
+
+    kind: Kind
+    where: str = ""
+    weight: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> DataSpec:
+        """ "kind[:where][=weight]"; raises InputError showing the possible forms."""
+        head, separator, tail = text.rpartition("=")
+        weight: float | None = None
+        if separator:
+            try:
+                weight, text = float(tail), head
+            except ValueError:
+                weight = None  # an equals sign in a folder's name
+        kind, _, where = text.partition(":")
+        if kind not in get_args(Kind) or (kind != "synthetic" and not where):
+            raise InputError(f"data {text!r}: expected {EXAMPLES}")
+        if kind == "synthetic" and where and not where.isdecimal():
+            raise InputError(f"data {text!r}: expected a number as the seed, found {where!r}")
+        if weight is not None and not weight > 0:
+            raise InputError(f"data {text!r}: expected a positive weight, found {weight}")
+        return cls(kind=kind, where=where, weight=weight)  # type: ignore[arg-type]
+
+
+class _Range:
+    """Some of the samples of a set."""
+
+    def __init__(self, samples: SampleSet, start: int, stop: int) -> None:
+        self.samples, self.start, self.stop = samples, start, stop
+        self.hands = None if samples.hands is None else samples.hands[start:stop]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, number: int) -> Sample:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self.samples[self.start + number]
+
+
+class SyntheticScenes:
+    """Scenes drawn on the fly: sample i is make_scene(seed, i, config), without end."""
+
+    hands: list[int] | None = None
+
+    def __init__(self, seed: int, config: Any = None) -> None:
+        from handhold.synthesis.scenes import SceneConfig
+
+        self.seed = seed
+        self.config = config if config is not None else SceneConfig()
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, number: int) -> Sample:
+        from handhold.synthesis.scenes import make_scene
+
+        return make_scene(self.seed, number, self.config)
+
+
+def open_samples(spec: DataSpec, part: Part, skip: frozenset[str] = frozenset()) -> SampleSet:
+    """The samples of a source: those to train on, those it holds out, or all."""
+    if spec.kind == "synthetic":
+        seed = int(spec.where or 0)
+        return SyntheticScenes(seed + (HELD_OUT_SEED if part == "held_out" else 0))
+    if spec.kind == "photos":
+        return PhotoFolder(spec.where, part)
+    shards = ShardDataset(spec.where, skip=skip)
+    if part == "all":
+        return shards
+    kept_back = min(HELD_OUT_MOST, max(1, round(HELD_OUT_SHARE * len(shards))))
+    if len(shards) < 2:
+        raise InputError(f"data shards:{spec.where}: expected two samples or more, one to hold out")
+    middle = len(shards) - kept_back
+    return _Range(shards, 0, middle) if part == "train" else _Range(shards, middle, len(shards))
+
+
+class BatchStream(Dataset[Any]):
+    """Training batches by step number: `stream[step]` depends on the seed and the step alone.
+
+    epoch_items: items that make an epoch. rank, devices: each device takes its own share of the
+    global batch. Raises InputError for empty sets or weights on some sources only.
+    """
+
+    def __init__(self, config: TrainConfig, task: Task, *, rank: int = 0) -> None:
+        specs = [DataSpec.parse(text) for text in config.data]
+        weights = [spec.weight for spec in specs]
+        given = [weight for weight in weights if weight is not None]
+        if given and len(given) < len(specs):
+            raise InputError(f"data {' '.join(config.data)}: give every source a weight, or none")
+        view = HandItems if task.per == "hand" else ImageItems
+        self.sets = [view(open_samples(spec, "train", task.skip)) for spec in specs]
+        lengths = [len(x) for x in self.sets]
+        for text, length in zip(config.data, lengths, strict=True):
+            if not length:
+                raise InputError(f"data {text}: nothing to train on in it")
+        endless = max(lengths) >= ENDLESS
+        if endless and len(specs) > 1 and not given:
+            raise InputError("data: a source without end beside others needs weights, as in a=0.7")
+        length = config.epoch_items or (DEFAULT_EPOCH_ITEMS if endless else sum(lengths))
+        self.mixture = Mixture(lengths, given or None, epoch_length=length, seed=config.seed)
+        self.config, self.task, self.rank = config, task, rank
+
+    @property
+    def epoch_items(self) -> int:
+        """Items of an epoch."""
+        return self.mixture.epoch_length
+
+    def items(self, step: int) -> Items:
+        """The samples of a step (on this rank), before encoding."""
+        share = self.config.batch_size // self.config.devices
+        first = step * self.config.batch_size + self.rank * share
+        return [self._item(position) for position in range(first, first + share)]
+
+    def _item(self, position: int) -> tuple[Sample, int]:
+        which, index = self.mixture(position)
+        for attempt in range(100):
+            sample, hand = self.sets[which][(index + attempt * 1_000_003) % len(self.sets[which])]
+            if hand >= 0:
+                return sample, hand
+        raise InputError(f"data {self.config.data[which]}: 100 samples in a row have no hand")
+
+    def __getitem__(self, step: int) -> Any:
+        rng = np.random.default_rng([self.config.seed, 1, step, self.rank])
+        return self.task.encode(self.items(step), rng if self.config.augment else None)
+
+
+class Steps(Sampler[int]):
+    """The step numbers from `start` to `stop`."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.range = range(start, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.range)
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+
+def _quiet_worker(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process to answer
+
+
+def loader(stream: BatchStream, start: int, stop: int) -> DataLoader[Any]:
+    """Batches of the steps start .. stop - 1, drawn ahead by the configuration's workers."""
+    workers = stream.config.workers
+    return DataLoader(
+        stream,
+        batch_size=None,
+        sampler=Steps(start, stop),
+        num_workers=workers,
+        worker_init_fn=_quiet_worker if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def validation_batches(config: TrainConfig, task: Task) -> Iterator[tuple[str, Any]]:
+    """Held-out batches without augmentation, with the kind of data they are from.
+
+    Of every source the same `validation_items` items, spread evenly over it: over what it holds
+    out when it is also trained on, else over all of it.
+    """
+    trained_on = {(x.kind, x.where) for x in map(DataSpec.parse, config.data)}
+    for text in config.validation or config.data:
+        spec = DataSpec.parse(text)
+        part: Part = "held_out" if (spec.kind, spec.where) in trained_on else "all"
+        samples = open_samples(spec, part, task.skip)
+        view = (HandItems if task.per == "hand" else ImageItems)(samples)
+        count = min(len(view), config.validation_items)
+        stride = 1 if len(view) >= ENDLESS else len(view) / max(1, count)
+        numbers: Sequence[int] = [int(i * stride) for i in range(count)]
+        share = max(1, config.batch_size // config.devices)
+        for first in range(0, count, share):
+            items = [view[number] for number in numbers[first : first + share]]
+            items = [item for item in items if item[1] >= 0]
+            if items:
+                batch = task.encode(items, None)
+                if dataclasses.is_dataclass(batch):
+                    yield spec.kind, batch

@@ -1,0 +1,210 @@
+"""A run learns, stops, goes on bit for bit, and refuses what cannot go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from stub import DotNetwork, encode, losses, stub_task
+
+from handhold.errors import FileFormatError, InputError, MissingFileError, TrainingError
+from handhold.training.checkpoints import load_checkpoint
+from handhold.training.config import TrainConfig
+from handhold.training.module import Ema, TrainingModule, make_optimizer
+from handhold.training.run import train
+
+FILES = ("config.json", "curves.png", "last.ckpt", "metrics.jsonl", "weights.safetensors")
+
+
+def config(dots: Path, **changes: Any) -> TrainConfig:
+    values: dict[str, Any] = {
+        "model": "dot",
+        "data": (f"shards:{dots}",),
+        "steps": 30,
+        "batch_size": 8,
+        "lr": 3e-3,
+        "schedule": "cosine",
+        "warmup": 3,
+        "ema": 0.9,
+        "clip_norm": 50.0,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "log_steps": 5,
+        "validate_steps": 15,
+    }
+    return TrainConfig(**(values | changes))
+
+
+class Interrupting:
+    """An encoder that presses Ctrl-C at its n-th training batch."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, items: Any, rng: Any) -> Any:
+        if rng is not None:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+        return encode(items, rng)
+
+
+def test_it_learns_and_leaves_everything_a_reader_needs(
+    dots: Path, new_dots: Path, tmp_path: Path
+) -> None:
+    new = (f"shards:{new_dots}",)
+    wanted = config(dots, steps=200, validate_steps=100, lr=1e-2, validation=new)
+    result = train(wanted, stub_task, tmp_path / "run")
+    assert (result.done, result.total, result.stopped) == (200, 200, None)
+    held = [row["shards/wrist_px"] for row in result.rows if row["kind"] == "validation"]
+    assert len(held) == 2 and held[-1] < 2.5  # a guess at the middle is 4.6 px off
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == [
+        "config.json",
+        "curves.png",
+        "last.ckpt",
+        "metrics.jsonl",
+        "weights.safetensors",
+    ]
+    assert TrainConfig.from_json((tmp_path / "run/config.json").read_text()) == wanted
+    with safe_open(result.weights, "pt") as file:
+        assert TrainConfig.from_json(file.metadata()["training"]) == wanted
+    checkpoint = load_checkpoint(tmp_path / "run/last.ckpt")
+    exported = load_file(result.weights)
+    assert exported.keys() == checkpoint.state["ema"].keys()
+    for name, value in exported.items():
+        assert torch.equal(value, checkpoint.state["ema"][name])
+    assert not torch.equal(exported["conv.weight"], checkpoint.state["network"]["conv.weight"])
+    assert (tmp_path / "run/curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_stopped_and_continued_equals_uninterrupted(
+    dots: Path, tmp_path: Path, workers: int
+) -> None:
+    whole = train(config(dots), stub_task, tmp_path / "whole")
+    broken = config(dots, workers=workers)
+    if workers:
+        half = train(dataclasses.replace(broken), stub_task, tmp_path / "x", time_limit=1e-9)
+        assert half.stopped == "the time limit of 1e-09 minutes" and half.done == 1
+    else:
+        task = partial(stub_task, encode=Interrupting(12))
+        half = train(broken, task, tmp_path / "x")
+        assert half.stopped == "SIGINT" and half.done == 12
+    assert half.weights.exists()
+    rest = train(broken, stub_task, tmp_path / "x")
+    assert rest.stopped is None and rest.done == 30
+    one, two = (load_checkpoint(r.folder / "last.ckpt").state for r in (whole, rest))
+    for part in ("network", "ema"):
+        for name, value in one[part].items():
+            assert torch.equal(value, two[part][name]), name
+    for key, state in one["optimizer"]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, two["optimizer"]["state"][key][name])
+
+    def held(result: Any) -> list[Any]:
+        return [row for row in result.rows if row["kind"] == "validation"]
+
+    assert held(whole) == held(rest)
+    written = (tmp_path / "x/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == rest.rows
+
+
+def test_a_finished_run_can_be_lengthened_but_not_changed(dots: Path, tmp_path: Path) -> None:
+    flat = config(dots, schedule="constant", warmup=0)
+    train(dataclasses.replace(flat, steps=10), stub_task, tmp_path / "x")
+    longer = train(dataclasses.replace(flat, steps=20), stub_task, tmp_path / "x")
+    once = train(dataclasses.replace(flat, steps=20), stub_task, tmp_path / "y")
+    for name, value in load_file(once.weights).items():
+        assert torch.equal(value, load_file(longer.weights)[name])
+    with pytest.raises(InputError, match=r"lr=0\.003, not 0\.5; .*--fresh"):
+        train(dataclasses.replace(flat, lr=0.5), stub_task, tmp_path / "x")
+    again = train(dataclasses.replace(flat, lr=0.01), stub_task, tmp_path / "x", fresh=True)
+    assert again.done == 30 and again.rows[0]["step"] == 5
+
+
+def test_a_loss_that_is_not_finite_stops_at_once(dots: Path, tmp_path: Path) -> None:
+    calls = 0
+
+    def explode(network: Any, batch: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        terms = losses(network, batch)
+        return {k: v * float("nan") for k, v in terms.items()} if calls == 7 else terms
+
+    with pytest.raises(TrainingError, match=r"step 6: .*not finite \(wrist nan.*samples: dot\d+"):
+        train(config(dots, checkpoint_steps=5), partial(stub_task, losses=explode), tmp_path / "x")
+    kept = load_checkpoint(tmp_path / "x/last.ckpt")
+    assert kept.done == 5 and int(kept.state["network"]["norm.num_batches_tracked"]) == 5
+
+    def steep(network: Any, batch: Any) -> Any:
+        terms = losses(network, batch)
+        total = terms["total"] * 0 + (network.linear.bias[0] - network.linear.bias[0]).sqrt()
+        return {"total": total}
+
+    with pytest.raises(TrainingError, match="step 0: the gradient's norm is nan"):
+        train(config(dots), partial(stub_task, losses=steep), tmp_path / "z")
+
+
+def test_bf16_and_channels_last_train_too(dots: Path, new_dots: Path, tmp_path: Path) -> None:
+    fast = {"precision": "bf16", "channels_last": True, "validation": f"shards:{new_dots}"}
+    result = train(config(dots, steps=150, lr=1e-2, **fast), stub_task, tmp_path)
+    assert result.rows[-1]["shards/wrist_px"] < 3.2
+    assert all(v.dtype != torch.bfloat16 for v in load_file(result.weights).values())
+
+
+def test_checkpoints_that_are_none_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="no checkpoint there"):
+        load_checkpoint(tmp_path / "last.ckpt")
+    (tmp_path / "last.ckpt").write_bytes(b"nothing")
+    with pytest.raises(FileFormatError, match="not a checkpoint"):
+        load_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_average_follows_its_formula() -> None:
+    torch.manual_seed(0)
+    network = DotNetwork()
+    ema = Ema(network, 0.5)
+    ema.attach(network)
+    expected = network.linear.bias.detach().clone().double()
+    for step in range(6):
+        with torch.no_grad():
+            network.linear.bias.add_(torch.randn(2))
+            network.norm.num_batches_tracked.add_(1)  # type: ignore[union-attr,operator]
+        ema.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * network.linear.bias.detach()
+    torch.testing.assert_close(ema.values["linear.bias"].double(), expected, atol=1e-6, rtol=0)
+    assert int(ema.values["norm.num_batches_tracked"]) == 6
+    assert "scale" not in ema.values
+
+
+def test_adamw_spares_biases_and_adam_does_not() -> None:
+    network = DotNetwork()
+    plain = TrainConfig(model="x", steps=1, weight_decay=0.1)
+    assert [g["weight_decay"] for g in make_optimizer(network, plain).param_groups] == [0.1]
+    decoupled = make_optimizer(network, dataclasses.replace(plain, optimizer="adamw"))
+    assert {
+        (p.ndim > 1, g["weight_decay"]) for g in decoupled.param_groups for p in g["params"]
+    } == {
+        (True, 0.1),
+        (False, 0.0),
+    }
+
+
+def test_frozen_parameters_stay(dots: Path, tmp_path: Path) -> None:
+    network = DotNetwork()
+    network.conv.requires_grad_(False)
+    before = network.conv.weight.clone()
+    train(config(dots, steps=3), partial(stub_task, network=network), tmp_path)
+    assert torch.equal(network.conv.weight, before)
+    assert isinstance(TrainingModule(stub_task(config(dots)), config(dots), 10), torch.nn.Module)
