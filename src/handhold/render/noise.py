@@ -19,7 +19,8 @@ class WaveNoise:
     ) -> None:
         direction = rng.normal(size=(count, 3))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-        lengths = np.exp(np.sort(rng.uniform(*np.log(wavelengths), count))[::-1])
+        shortest, longest = float(np.log(wavelengths[0])), float(np.log(wavelengths[1]))
+        lengths = np.exp(np.sort(rng.uniform(shortest, longest, count))[::-1])
         self.lengths = lengths
         self.waves = (direction * (2 * np.pi / lengths)[:, None]).astype(np.float32)
         self.phases = rng.uniform(0, 2 * np.pi, count).astype(np.float32)

@@ -38,7 +38,7 @@ class Accelerator:
         self, origins: FloatArray, directions: FloatArray
     ) -> tuple[FloatArray, NDArray[np.int32], FloatArray, FloatArray]:
         """Distance along the ray (FAR = none), face (-1 = none), and barycentric u, v of N rays."""
-        found = self._scene.run(origins, directions, query="INTERSECT", output=1)
+        found = self._scene.run(_floats(origins), _floats(directions), query="INTERSECT", output=1)
         face = found["primID"]
         return np.where(face >= 0, found["tfar"], FAR), face, found["u"], found["v"]
 
@@ -46,7 +46,12 @@ class Accelerator:
         self, origins: FloatArray, directions: FloatArray, reach: FloatArray
     ) -> NDArray[np.bool_]:
         """True where something lies on the ray nearer than `reach` lengths of the direction."""
-        return self._scene.run(origins, directions, reach, query="OCCLUDED") >= 0
+        rays = _floats(origins), _floats(directions)
+        return self._scene.run(*rays, _floats(reach), query="OCCLUDED") >= 0
+
+
+def _floats(values: FloatArray) -> FloatArray:
+    return np.ascontiguousarray(values, np.float32)
 
 
 def vertex_normals(vertices: FloatArray, faces: NDArray[Any]) -> FloatArray:
@@ -119,14 +124,21 @@ class RenderMesh:
                 raise InputError(f"RenderMesh.{name}: expected {wanted}, found {np.shape(value)}")
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "faces", faces)
+        if (self.rotation is None) != (self.translation is None):
+            raise InputError("RenderMesh: expected rotation and translation, or neither")
+        for name, shape in (("rotation", (3, 3)), ("translation", (3,))):
+            value = getattr(self, name)
+            if value is not None:
+                if np.shape(value) != shape:
+                    raise InputError(
+                        f"RenderMesh.{name}: expected {shape}, found {np.shape(value)}"
+                    )
+                object.__setattr__(self, name, np.asarray(value, np.float32))
 
     def placed(self, rotation: FloatArray, translation: FloatArray) -> RenderMesh:
         """The same mesh at another pose (3, 3), (3,), sharing the search tree and the normals."""
         moved = replace(
-            self,
-            rotation=np.asarray(rotation, np.float32),
-            translation=np.asarray(translation, np.float32),
-            normals=self.smooth_normals,
+            self, rotation=rotation, translation=translation, normals=self.smooth_normals
         )
         for shared in ("accelerator", "looks"):
             moved.__dict__[shared] = getattr(self, shared)
@@ -168,7 +180,7 @@ class RenderMesh:
         if self.rotation is None or self.translation is None:
             return origins, directions
         moved = (origins - self.translation) @ self.rotation
-        return np.ascontiguousarray(moved), np.ascontiguousarray(directions @ self.rotation)
+        return moved, directions @ self.rotation
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +303,7 @@ class Scene3D:
             if not len(left):
                 break
             rays = mesh.to_own_frame(origins[left], directions[left])
-            result[left] = mesh.accelerator.blocked(*rays, np.ascontiguousarray(reach[left]))
+            result[left] = mesh.accelerator.blocked(*rays, reach[left])
         return result
 
 
@@ -413,7 +425,7 @@ def visible(
     are both >= 0, they agree: a joint of one finger seen through another finger is hidden, however
     near the two are.
     """
-    points = np.ascontiguousarray(points, np.float32)
+    points = _floats(points)
     result = points[:, 2] > 1e-6
     safe = np.where(result[:, None], points, np.array([0, 0, 1], np.float32))
     pixels = camera.project(safe)

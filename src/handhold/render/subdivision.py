@@ -39,10 +39,13 @@ def loop_subdivision(faces: NDArray[Any], count: int, levels: int = 1) -> Subdiv
     Borders become cubic B-splines. Raises InputError where an edge has more than two faces.
     """
     faces = np.asarray(faces, np.int32)
-    matrix = scipy.sparse.identity(count, np.float32, format="csr")
+    one = np.arange(count)
+    matrix = scipy.sparse.csr_matrix((np.ones(count, np.float32), (one, one)))
+    size = count
     for _ in range(levels):
-        step, faces = _once(faces, matrix.shape[0])
-        matrix = (step @ matrix).tocsr()
+        step, faces = _once(faces, size)
+        matrix = scipy.sparse.csr_matrix(step @ matrix)
+        size = matrix.get_shape()[0]
     return Subdivision(matrix=matrix, faces=faces)
 
 
