@@ -315,10 +315,13 @@ class HandModel(nn.Module):
         posed = (shaped + feature @ self._pose_basis).reshape(size, 3, 778)
         turned, joints = self._chain(rotations, rest.expand(size, 16, 3))
         moved = joints - (turned @ rest[..., None]).squeeze(-1)
-        transforms = torch.cat((turned.reshape(size, 16, 9), moved), dim=-1)  # (B, 16, 12)
-        blended = transforms.transpose(1, 2) @ self.weights.t()  # (B, 12, 778)
-        rotated = (blended[:, :9].reshape(size, 3, 3, 778) * posed[:, None]).sum(dim=2)
-        return (rotated + blended[:, 9:]).transpose(1, 2), joints
+        # columns x, y, z of the rotations, then the translations: (B, 4 * 3, 16)
+        columns = torch.cat((turned.permute(0, 3, 2, 1), moved.transpose(1, 2)[:, None]), dim=1)
+        blended = (columns.reshape(-1, 16) @ self.weights.t()).reshape(size, 4, 3, 778)
+        vertices = blended[:, 3]
+        for axis in range(3):
+            vertices = torch.addcmul(vertices, blended[:, axis], posed[:, axis : axis + 1])
+        return vertices.transpose(1, 2).contiguous(), joints
 
     @staticmethod
     def _chain(rotations: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
