@@ -69,7 +69,8 @@ def _render(
 def _sheet(folder: Path, count: int = 48) -> None:
     import cv2
 
-    from handhold.render.overlay import contact_sheet, draw_labels
+    from handhold.render.labels import draw_labels
+    from handhold.render.overlay import contact_sheet
     from handhold.synthesis.shards import read_shards
 
     pictures = [

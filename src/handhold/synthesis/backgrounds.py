@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,7 +86,7 @@ def made_up_background(rng: np.random.Generator, width: int, height: int) -> Ima
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def _colour(rng: np.random.Generator) -> NDArray[np.float32]:
+def _colour(rng: np.random.Generator) -> NDArray[Any]:
     """Any colour, mostly greyish as in rooms, sometimes skin or wood."""
     if rng.random() < 0.25:
         base = np.array(SKIN_HUES[rng.integers(len(SKIN_HUES))]) * rng.uniform(0.7, 1.1)
@@ -94,20 +95,20 @@ def _colour(rng: np.random.Generator) -> NDArray[np.float32]:
     return np.clip(grey + rng.normal(0, rng.uniform(4, 60), 3), 0, 255).astype(np.float32)
 
 
-def _gradient(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+def _gradient(rng: np.random.Generator, width: int, height: int) -> NDArray[Any]:
     corners = np.stack([_colour(rng) for _ in range(4)])
     corners = corners.mean(0) + (corners - corners.mean(0)) * rng.uniform(0, 0.6)
     corners = corners.reshape(2, 2, 3).astype(np.float32)
     return cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _noise(rng: np.random.Generator, width: int, height: int, cell: int) -> NDArray[np.float32]:
+def _noise(rng: np.random.Generator, width: int, height: int, cell: int) -> NDArray[Any]:
     """Smooth grey noise (H, W, 1) of unit spread with features of about `cell` pixels."""
     small = rng.standard_normal((height // cell + 3, width // cell + 3)).astype(np.float32)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
 
 
-def _texture(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+def _texture(rng: np.random.Generator, width: int, height: int) -> NDArray[Any]:
     """Stripes, checks, wood grain or fabric, added to the base colour."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(4, 60)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -124,7 +125,7 @@ def _texture(rng: np.random.Generator, width: int, height: int) -> NDArray[np.fl
     return (wave[..., None] * tint).astype(np.float32)
 
 
-def _clutter(rng: np.random.Generator, image: NDArray[np.float32], count: int) -> None:
+def _clutter(rng: np.random.Generator, image: NDArray[Any], count: int) -> None:
     """Flat and shaded polygons, ellipses and strokes of every size, drawn in place."""
     height, width = image.shape[:2]
     for _ in range(count):
@@ -153,7 +154,7 @@ def _clutter(rng: np.random.Generator, image: NDArray[np.float32], count: int) -
             cv2.polylines(image, [line], False, colour, thick, cv2.LINE_AA)
 
 
-def _room(rng: np.random.Generator, image: NDArray[np.float32]) -> None:
+def _room(rng: np.random.Generator, image: NDArray[Any]) -> None:
     """A floor or table below a wall, with a few upright boxes (shelves, screens, windows)."""
     height, width = image.shape[:2]
     line = int(height * rng.uniform(0.4, 0.9))
@@ -170,13 +171,13 @@ def _room(rng: np.random.Generator, image: NDArray[np.float32]) -> None:
             cv2.rectangle(image, corner, other, tuple(map(float, _colour(rng))), edge)
 
 
-def _people(rng: np.random.Generator, image: NDArray[np.float32]) -> None:
+def _people(rng: np.random.Generator, image: NDArray[Any]) -> None:
     """Heads with hair, eyes and shoulders in skin colours: things that are no hands."""
     for _ in range(int(rng.integers(1, 3))):
         _person(rng, image)
 
 
-def _person(rng: np.random.Generator, image: NDArray[np.float32]) -> None:
+def _person(rng: np.random.Generator, image: NDArray[Any]) -> None:
     height, width = image.shape[:2]
     skin = np.array(SKIN_HUES[rng.integers(len(SKIN_HUES))]) * rng.uniform(0.6, 1.1)
     size = rng.uniform(0.06, 0.3) * height

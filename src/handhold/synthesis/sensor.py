@@ -5,6 +5,8 @@ Every step is drawn from one generator, so that the two images of a pair get the
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +35,8 @@ def photograph(
         small = (max(8, int(width * factor)), max(8, int(height * factor)))
         out = cv2.resize(out, small, interpolation=cv2.INTER_AREA)
         out = cv2.resize(out, (width, height), interpolation=cv2.INTER_LINEAR)
-    if rng.random() < 0.7 * strength:
-        shot, read = rng.uniform(0, 0.04), rng.uniform(0, 0.02)
+    if rng.random() < 0.6 * strength:
+        shot, read = 0.035 * rng.random() ** 2, 0.02 * rng.random() ** 2
         grain = rng.standard_normal(out.shape, dtype=np.float32)
         if rng.random() < 0.3:
             grain = cv2.GaussianBlur(grain, (0, 0), 0.7) * 1.8
@@ -50,7 +52,7 @@ def photograph(
     return result.astype(np.uint8)
 
 
-def _motion_blur(image: NDArray[np.float32], length: float, angle: float) -> NDArray[np.float32]:
+def _motion_blur(image: NDArray[Any], length: float, angle: float) -> NDArray[Any]:
     size = int(np.ceil(length)) | 1
     kernel = np.zeros((size, size), np.float32)
     half = (length - 1) / 2
@@ -62,8 +64,8 @@ def _motion_blur(image: NDArray[np.float32], length: float, angle: float) -> NDA
 
 
 def _colour_response(
-    image: NDArray[np.float32], rng: np.random.Generator, strength: float
-) -> NDArray[np.float32]:
+    image: NDArray[Any], rng: np.random.Generator, strength: float
+) -> NDArray[Any]:
     """White balance, exposure, contrast curve, saturation and vignetting."""
     gains = np.exp(rng.normal(0, 0.09 * strength, 3)).astype(np.float32)
     exposure = float(np.exp(rng.normal(0, 0.22 * strength)))

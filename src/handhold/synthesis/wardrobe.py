@@ -1,0 +1,130 @@
+"""A posed hand becomes something to render: fine mesh, skin or glove, forearm, sleeve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handhold.hand.model import HandModel
+from handhold.hand.topology import boundary_loops
+from handhold.render.hand_pattern import HandPattern, SkinFeatures, free_hand_features
+from handhold.render.raycast import RenderMesh
+from handhold.render.skin import ClothMaterial, random_skin
+from handhold.render.subdivision import Subdivision, loop_subdivision
+from handhold.synthesis.arms import Limb, forearm
+
+Array = NDArray[Any]
+MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
+FOREARM_AXIS = np.array([1.0, 0.0, 0.0])  # MANO's right hand: fingers along -x
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Wardrobe:
+    """What all renders of one hand model share. rest: (V2, 3), of the right hand's rest pose."""
+
+    fine: Subdivision
+    faces: Array
+    rest: Array
+    labels: Array
+    pattern: HandPattern
+    wrist_ring: Array
+    forearm_axis: Array
+
+    @classmethod
+    def of(cls, model: HandModel) -> Wardrobe:
+        """For a hand model of either side, the free hand or MANO's."""
+        sign = MIRROR if model.side == "left" else np.ones(3, np.float32)
+        template = model.template.numpy() * sign
+        coarse = model.faces.numpy()
+        outward = coarse[:, ::-1] if model.side == "left" else coarse
+        fine = loop_subdivision(outward, len(template))
+        extras = model.extras
+        owner = extras.get("part", model.weights.numpy().argmax(1))
+        labels = fine.labels(np.asarray(owner))
+        rest = fine(template)
+        ring = extras.get("wrist_ring")
+        if ring is None:
+            loops = boundary_loops(coarse)
+            ring = loops[0] if loops else np.argsort(-template[:, 0])[:16]
+        features = free_hand_features()
+        if not model.is_free:
+            features = _moved(features, model, sign)
+        return cls(
+            fine=fine,
+            faces=fine.faces[:, ::-1] if model.side == "left" else fine.faces,
+            rest=rest,
+            labels=labels,
+            pattern=HandPattern.build(features, rest, fine.faces, labels),
+            wrist_ring=np.asarray(ring),
+            forearm_axis=np.asarray(extras.get("forearm_axis", FOREARM_AXIS)) * sign,
+        )
+
+    def dress(
+        self, rng: np.random.Generator, flesh: Array, place: Callable[[Array], Array]
+    ) -> list[RenderMesh]:
+        """Meshes of a person's hand (first), arm and sleeve in the camera frame.
+
+        flesh (778, 3): posed vertices with the root unturned; place: moves such points into the
+        camera frame.
+        """
+        skin = random_skin(rng, self.pattern)
+        if rng.random() < 0.05:
+            skin = replace(skin, glove=_colour(rng))
+        meshes = [
+            RenderMesh(
+                vertices=place(self.fine(flesh)),
+                faces=self.faces,
+                material=skin,
+                rest=self.rest,
+                labels=self.labels,
+                name="hand",
+            )
+        ]
+        if rng.random() < 0.1:
+            return meshes
+        ring = np.asarray(flesh[self.wrist_ring], np.float64)
+        arm = replace(skin, pattern=None, glove=None)
+        limb = Limb.draw(rng, self.forearm_axis)
+        pieces = [(arm, {}, "arm")]
+        if rng.random() < 0.45:
+            stripe = float(rng.uniform(0.006, 0.03)) if rng.random() < 0.3 else 0.0
+            cloth = ClothMaterial(
+                color=_colour(rng),
+                second=_colour(rng),
+                stripe=stripe,
+                ribs=float(rng.uniform(0.1, 0.5)),
+                seed=int(rng.integers(64)),
+            )
+            shape = {"start": rng.uniform(-0.012, 0.06), "fit": rng.uniform(1.15, 1.6)}
+            pieces.append((cloth, shape, "sleeve"))
+        for material, shape, name in pieces:
+            tube, faces = forearm(ring, self.forearm_axis, limb, **shape)
+            meshes.append(
+                RenderMesh(
+                    vertices=place(tube), faces=faces, material=material, rest=tube, name=name
+                )
+            )
+        return meshes
+
+
+def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
+    grey = rng.uniform(0.02, 0.7)
+    red, green, blue = np.clip(grey + rng.normal(0, rng.uniform(0, 0.25), 3), 0.01, 0.9)
+    return float(red), float(green), float(blue)
+
+
+def _moved(features: SkinFeatures, model: HandModel, sign: Array) -> SkinFeatures:
+    """The free hand's landmarks carried over to another hand by its joints and finger tips."""
+    joints = model.rest_joints().numpy() * sign
+    tips = model.template.numpy()[model.tips.numpy()] * sign
+    return replace(
+        features,
+        joints=joints,
+        tips=tips,
+        nail_centres=features.nail_centres + tips - features.tips,
+        crease_points=features.crease_points + (joints - features.joints)[1:],
+    )
