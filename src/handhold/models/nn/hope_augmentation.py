@@ -84,6 +84,7 @@ class Augmentation:
             rotation_deg=60.0,
             rotation_chance=0.8,
             blur_px=0.0,
+            brightness=0.4,
             contrast=0.4,
             saturation=0.6,
             hue=0.08,
@@ -94,7 +95,7 @@ class Augmentation:
             motion_chance=0.15,
             noise_chance=0.3,
             grey_chance=0.08,
-            gamma=0.3,
+            gamma=0.2,
             jpeg_chance=0.25,
             patch_chance=0.3,
         )
