@@ -27,8 +27,8 @@ def hope_region(
     The box (hand, or union of hand and object, each already enlarged) is clipped to the image, its
     low edges at 0 and its high edges at width and height only, so that a box outside keeps a place
     (and, right of or below the image, a shorter or even negative side). The centre is the middle,
-    rounded towards zero (`truncate`), the side the longer side. The originals compute in float32, and
-    as the middle is nearly whole already, only float32 boxes round as theirs do.
+    rounded towards zero (`truncate`), the side the longer side. The originals compute in float32,
+    and as the middle is nearly whole already, only float32 boxes round as theirs do.
     """
     box = np.asarray(box)
     box = box if box.dtype == np.float32 else box.astype(np.float64)

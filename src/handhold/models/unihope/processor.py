@@ -1,6 +1,4 @@
-"""What UniHOPE eats: the shared HOPE processor with its settings (as in UniHOPE's released
-code).
-"""
+"""What UniHOPE eats: the shared HOPE processor, with the settings of its released code."""
 
 from __future__ import annotations
 
