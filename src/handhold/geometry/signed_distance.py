@@ -1,7 +1,7 @@
 """Signed distances to triangle meshes: exact (libigl) and from a grid (fast, for searching).
 
-Outside is positive, inside negative, metres. The sign is the generalised winding number (Jacobson et
-al., 2013; fast evaluation: Barill et al., 2018), so small holes, overlapping closed pieces and
+Outside is positive, inside negative, metres. The sign is the generalised winding number (Jacobson
+et al., 2013; fast evaluation: Barill et al., 2018), so small holes, overlapping closed pieces and
 repeated vertices do no harm. The hand must be closed at the wrist before it is measured.
 """
 
@@ -36,7 +36,8 @@ class MeshDistance:
     """Exact signed distance to a mesh.
 
     vertices (V, 3) metres, faces (F, 3) integers, wound outward. Faces that lie wholly inside
-    another piece of the same mesh do not count as surface. Raises InputError for wrong shapes or indices.
+    another piece of the same mesh do not count as surface. Raises InputError for wrong shapes or
+    indices and for NaN.
     """
 
     def __init__(self, vertices: FloatArray, faces: NDArray[np.integer[Any]]) -> None:
@@ -84,7 +85,7 @@ class MeshDistance:
         self._prepare()
 
     def winding(self, points: FloatArray) -> NDArray[np.float64]:
-        """Winding number (...) of points (..., 3): 0 outside, 1 inside, more in overlapping pieces."""
+        """Winding number (...) of points (..., 3): 0 outside, 1 inside, 2 in two pieces."""
         flat = _points(points)
         found = _libigl().fast_winding_number(self.vertices, self.faces, flat)
         return np.asarray(found, dtype=np.float64).reshape(np.shape(points)[:-1])
@@ -122,9 +123,9 @@ class MeshDistance:
 class GridDistance:
     """Signed distance on a regular grid, read off by trilinear interpolation.
 
-    resolution: cells along the longest side. margin: metres of space around the mesh. Nodes near the
-    surface are exact, the others interpolated from a grid four times as coarse. Points outside the
-    grid get the distance at the grid's border plus the way to it (an upper bound).
+    resolution: cells along the longest side. margin: metres of space around the mesh. Nodes near
+    the surface are exact, the others interpolated from a grid four times as coarse. Points outside
+    the grid get the distance at the grid's border plus the way to it (an upper bound).
     `exact` is the MeshDistance it was made from.
     """
 
@@ -146,8 +147,9 @@ class GridDistance:
         self.spacing = float(span.max() / resolution)
         cells = np.maximum(np.ceil(span / self.spacing / 4).astype(int) * 4, 4)
         self.origin = (self.low + self.high) / 2.0 - cells * self.spacing / 2.0
-        self.values = self._fill(tuple(int(n) + 1 for n in cells))
-        gradient = np.stack(np.gradient(self.values, self.spacing), axis=-1)
+        self.values = self._fill([int(n) + 1 for n in cells])
+        slopes: Any = np.gradient(self.values, self.spacing)
+        gradient = np.stack(slopes, axis=-1)
         # one table with (distance, gradient) a node: one gather a corner
         self._table = np.concatenate([self.values[..., None], gradient], axis=-1).astype(np.float32)
         self._flat = self._table.reshape(-1, 4)
@@ -161,17 +163,17 @@ class GridDistance:
     def _nodes(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         return self.origin + index * self.spacing
 
-    def _fill(self, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    def _fill(self, shape: list[int]) -> NDArray[np.float32]:
         from scipy.ndimage import map_coordinates
 
         axes = [np.arange(0, n, 4) for n in shape]
         coarse_index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        coarse = self.exact.distance(self._nodes(coarse_index)).astype(np.float32)
+        coarse = self.exact.distance(self._nodes(coarse_index))
         where = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=0) / 4.0
-        values = map_coordinates(coarse, where, order=1).astype(np.float32)
+        values = np.asarray(map_coordinates(coarse, where, order=1), dtype=np.float32)
         # off by about one fine cell near ridges; exact where a query near the surface reads
         band = np.abs(values) < 3.0 * self.spacing
-        index = np.stack(np.nonzero(band), axis=-1)
+        index = np.argwhere(band)
         values[band] = self.exact.distance(self._nodes(index))
         return values
 

@@ -21,7 +21,7 @@ ShapeKind: TypeAlias = Literal["cylinder", "box", "bottle", "handled", "open", "
 class ObjectInfo:
     """What is known about one object.
 
-    name: such as `003_cracker_box`. dexycb_id: class id 1 to 21. ycb_number: the number in its name.
+    name: such as `003_cracker_box`. dexycb_id: class id 1 to 21.
     extent_mm, centre_mm: (x, y, z) size and centre of its axis-aligned box in its own frame.
     symmetric: evaluated by ADD-S on DexYCB (bowl, wood block, extra large clamp, foam brick).
     grasped: False for the one object that no DexYCB sequence grasps. ho3d: it occurs in HO3D.
