@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from trimesh.visual.material import PBRMaterial
+from trimesh.visual.texture import TextureVisuals
 
 from handhold.errors import InputError
 from handhold.render.colors import HAND_COLORS, OBJECT_COLOR
@@ -71,7 +73,7 @@ def _add(
     faces: NDArray[Any],
     color: tuple[int, int, int],
 ) -> None:
-    material = trimesh.visual.material.PBRMaterial(
+    material = PBRMaterial(
         name=name,
         baseColorFactor=[*color, 255],
         metallicFactor=0.0,
@@ -82,6 +84,6 @@ def _add(
         np.asarray(vertices) * FLIP,
         np.asarray(faces),
         process=False,
-        visual=trimesh.visual.TextureVisuals(material=material),
+        visual=TextureVisuals(material=material),
     )
     out.add_geometry(mesh, node_name=name, geom_name=name)

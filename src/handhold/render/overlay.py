@@ -167,7 +167,7 @@ def make_panel(
     height: int | None = None,
 ) -> Image:
     """Photo, overlay and side view side by side, `height` pixels high (default: the photo's)."""
-    height = height or image.shape[0]
+    height = int(image.shape[0]) if height is None else height
     overlay = draw_overlay(image, scene, hand_faces, object_meshes)
     aside = side_view(scene, hand_faces, object_meshes, size=(height, height))
     parts = [_scaled(image, height), _scaled(overlay, height), aside]
@@ -187,7 +187,7 @@ def contact_sheet(
         raise InputError(
             f"contact_sheet: expected images and columns >= 1, found {len(images)} and {columns}"
         )
-    cell = cell or max(images[0].shape[:2])
+    cell = int(max(images[0].shape[:2])) if cell is None else cell
     rows = -(-len(images) // columns)
     columns = min(columns, len(images))
     step = cell + gap
@@ -233,8 +233,8 @@ def _draw_skeleton(out: Image, hand: Hand, camera: Camera, unit: float) -> None:
     points = _points2d(hand, camera)
     if points is None:
         return
-    valid = np.isfinite(points).all(axis=1)
-    valid &= (np.abs(np.nan_to_num(points)) < 16000).all(axis=1)
+    # OpenCV draws wrongly where coordinates leave 16 bits.
+    valid = np.array((np.abs(np.nan_to_num(points, nan=1e9)) < 16000).all(axis=1))
     if hand.joints2d_valid is not None:
         valid &= hand.joints2d_valid
     fixed = np.round(np.nan_to_num(points) * 4).astype(int)

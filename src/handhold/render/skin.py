@@ -122,7 +122,7 @@ class SkinMaterial:
             lab[:, 2] -= palm * np.float32(1.5)
             flow = np.float32(self.blood) * red
             lab[:, 0] -= flow * np.float32(3.0)
-            lab[:, 1] += flow * np.float32(6.0)
+            lab[:, 1] += flow * np.float32(8.5)
             lab[:, 0] -= back * np.maximum(veins - np.float32(0.7), 0) * np.float32(1.2)
             if self.hair > 0:
                 lines = noise.hair.value(rest * np.array([0.25, 1, 1], np.float32), pixel)
