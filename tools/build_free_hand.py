@@ -119,9 +119,7 @@ def thicken(
 ) -> dict[int, np.ndarray]:
     """Maps that widen bones across their long axis."""
     frames = anatomical_frames(joints, tips)
-    return {
-        j: amount * (np.eye(3) - np.outer(frames[j, :, 2], frames[j, :, 2])) for j in which
-    }
+    return {j: amount * (np.eye(3) - np.outer(frames[j, :, 2], frames[j, :, 2])) for j in which}
 
 
 def lengthen(
@@ -224,9 +222,7 @@ def nails(
     }
 
 
-def creases(
-    mesh: trimesh.Trimesh, joints: np.ndarray, tips: np.ndarray
-) -> dict[str, np.ndarray]:
+def creases(mesh: trimesh.Trimesh, joints: np.ndarray, tips: np.ndarray) -> dict[str, np.ndarray]:
     """Palm-side folds: a point and the joint's two in-surface axes, for the 15 finger joints."""
     frames = anatomical_frames(joints, tips)[1:]
     points = []
@@ -299,7 +295,6 @@ def build(path: Path) -> dict[str, np.ndarray]:
         "hands_mean": mean,
         "hands_components": components,
         "tips": ends.astype(np.int32),
-        "part": weights.argmax(1).astype(np.int32),
         "wrist_ring": ring,
         "forearm_axis": forearm_axis(vertices, ring),
         "palm_direction": -DORSAL,
@@ -329,6 +324,7 @@ def save(arrays: dict[str, np.ndarray], path: Path) -> None:
                 value[np.arange(len(value)), value.argmax(1)] += 1 - value.sum(1)
                 value = value.astype(np.float32)
         rounded[key] = value
+    rounded["part"] = rounded["weights"].argmax(1).astype(np.int32)
     temporary = path.with_suffix(".tmp.npz")
     np.savez_compressed(temporary, **rounded)
     temporary.replace(path)

@@ -14,7 +14,7 @@ _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 
 def read_glb(path: Path) -> dict[str, np.ndarray]:
-    """Welded ``vertices``, ``faces``, ``weights`` (V, 25), ``joints`` (25, 3), ``frames`` (25, 3, 3).
+    """Welded vertices, faces, weights (V, 25), joints (25, 3) and frames (25, 3, 3) by name.
 
     Everything is in MANO's axes; a frame's columns are WebXR's x, y, z of that joint.
     """

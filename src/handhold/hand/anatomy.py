@@ -10,18 +10,22 @@ A joint's rotation is ``F Rx(flexion) Ry(abduction) Rz(twist) F^T`` with its fra
 axis-angle (16, 3) in MANO's joint order, "flat" convention, for a right hand; the root row is zero.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
-from torch import Tensor
 
 from handhold.errors import InputError
 from handhold.hand import shapes
 from handhold.hand.clearance import PARENTS, Capsules
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[np.float64]
 
@@ -228,7 +232,7 @@ def pose_penalty(pose: Tensor, frames: Array | None = None) -> Tensor:
     return (excess * excess).mean((-2, -1))
 
 
-__all__: Sequence[str] = (
+__all__ = [
     "BETA_NAMES",
     "DIGITS",
     "LIMITS",
@@ -242,4 +246,4 @@ __all__: Sequence[str] = (
     "sample_angles",
     "sample_betas",
     "sample_pose",
-)
+]

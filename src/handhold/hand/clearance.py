@@ -13,6 +13,8 @@ PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 _ENDS = (2, 3, 16 + 1, 5, 6, 16 + 2, 8, 9, 16 + 4, 11, 12, 16 + 3, 14, 15, 16)  # of joints 1..15
 _DIGIT = np.repeat(np.arange(5), 3)  # of joints 1..15: index, middle, little, ring, thumb
 
+_PALM_DEPTH = 0.012, 0.004  # metres from the bone line to the palm's middle: at wrist, at knuckle
+
 
 @dataclass(frozen=True, kw_only=True)
 class Capsules:
@@ -23,12 +25,14 @@ class Capsules:
         tips: (5, 3) centres of the finger ends (thumb, index, middle, ring, little), metres.
         radii: (15,) of the finger bones, joints 1 to 15, metres.
         palm_radius: of the bones from wrist to the four knuckles, metres.
+        palm_sign: 1 for a right hand, -1 for a left one.
     """
 
     joints: Array
     tips: Array
     radii: Array
     palm_radius: float
+    palm_sign: float = 1.0
 
     def __post_init__(self) -> None:
         shapes = self.joints.shape, self.tips.shape, self.radii.shape
@@ -36,8 +40,10 @@ class Capsules:
             raise InputError(f"capsules: found shapes {shapes}, expected (16, 3), (5, 3), (15,)")
 
     @staticmethod
-    def from_mesh(vertices: Array, part: NDArray[np.int32], joints: Array, tips: Array) -> "Capsules":
-        """Capsules that fit a rest mesh (V, 3) whose vertices belong to the joints ``part`` (V,)."""
+    def from_mesh(
+        vertices: Array, part: NDArray[np.int32], joints: Array, tips: Array
+    ) -> "Capsules":
+        """Capsules that fit a rest mesh (V, 3); ``part`` (V,) is the joint owning a vertex."""
         radii = np.zeros(15)
         for joint in range(1, 16):
             end = _ENDS[joint - 1]
@@ -56,7 +62,7 @@ class Capsules:
             digit = _ENDS[joint - 1] - 16
             along = tips[digit] - joints[joint]
             centres[digit] -= along / np.linalg.norm(along) * radii[joint - 1]
-        return Capsules(joints=joints, tips=centres, radii=radii, palm_radius=0.0105)
+        return Capsules(joints=joints, tips=centres, radii=radii, palm_radius=0.0125)
 
     def penetration(self, poses: Array) -> Array:
         """Deepest overlap (n,) in metres of parts that should not touch, for poses (n, 16, 3).
@@ -88,6 +94,10 @@ class Capsules:
         knuckles = [1, 4, 10, 7]
         start = np.concatenate([place[:, 1:16], np.repeat(place[:, :1], 4, axis=1)], axis=1)
         stop = np.concatenate([place[:, list(_ENDS)], place[:, knuckles]], axis=1)
+        palmar = np.cross(place[:, 1] - place[:, 0], place[:, 7] - place[:, 0])
+        palmar *= self.palm_sign / np.linalg.norm(palmar, axis=1, keepdims=True)
+        start[:, 15:] += _PALM_DEPTH[0] * palmar[:, None]  # flesh lies on the palm's side of bone
+        stop[:, 15:] += _PALM_DEPTH[1] * palmar[:, None]
         return start, stop
 
 

@@ -1,5 +1,6 @@
 """Named hand shapes and random blends of them, as anatomical angles (see ``anatomy``)."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ class Finger(NamedTuple):
 
 
 class Thumb(NamedTuple):
-    """Root joint's flexion, abduction (off the palm) and twist; knuckle and end flexion, degrees."""
+    """Root joint's flexion, abduction (off the palm), twist; knuckle's and end's flexion."""
 
     flexion: float = 8.0
     abduction: float = 6.0
@@ -30,7 +31,8 @@ class Thumb(NamedTuple):
     end: float = 12.0
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
     """A whole hand."""
 
     thumb: Thumb
@@ -43,16 +45,16 @@ class Shape(NamedTuple):
 OPEN = Finger(0, 2, 2)
 WIDE = Finger(-5, 0, 0, 12)
 EASY = Finger(8, 12, 8, 3)
-FIST = Finger(82, 100, 58)
-TUCK = Finger(78, 102, 58)
+FIST = Finger(78, 99, 52)
+TUCK = Finger(77, 101, 56)
 
 SIDE = Thumb(13, -13, -40, 28, 12)  # along the index finger
 OUT = Thumb(-18, 0, 0, -2, -4)
 REST = Thumb(14, 12, -14, 14, 16)
-OVER_FIST = Thumb(12, 50, -34, 59, 50)  # across the backs of the bent fingers
-OVER_TWO = Thumb(30, 46, -43, 57, 33)  # on the bent middle finger
-OVER_THREE = Thumb(44, 44, -43, 57, 24)  # on the bent ring finger
-ACROSS = Thumb(44, -6, -7, 57, 62)  # in the palm
+OVER_FIST = Thumb(17, 50, -44, 57, 44)  # across the backs of the bent fingers
+OVER_TWO = Thumb(30, 44, -44, 59, 26)  # on the bent middle finger
+OVER_THREE = Thumb(44, 43, -44, 59, 17)  # on the bent ring finger
+ACROSS = Thumb(44, 1, -13, 58, 60)  # in the palm
 HOLD = Thumb(14, 34, -22, 18, 24)
 
 
@@ -62,7 +64,9 @@ def _all(thumb: Thumb, finger: Finger) -> Shape:
 
 def _digits(thumb: Thumb, pattern: str, up: Finger = OPEN, down: Finger = TUCK) -> Shape:
     """A finger up where the pattern (index to little) has ``|``, down where it has ``.``."""
-    return Shape(thumb, *(up if mark == "|" else down for mark in pattern))
+    index, middle, ring, little = (up if mark == "|" else down for mark in pattern)
+    apart = -0.6 * up.spread if pattern.startswith("||.") else 0.0
+    return Shape(thumb, index, middle._replace(spread=apart), ring, little)
 
 
 SHAPES: dict[str, Shape] = {
@@ -75,7 +79,7 @@ SHAPES: dict[str, Shape] = {
         REST, Finger(28, 40, 22, 2), Finger(34, 44, 24), Finger(38, 48, 26), Finger(40, 46, 26, 2)
     ),
     "spread": Shape(OUT, WIDE, Finger(-5, 0, 0), WIDE, Finger(-6, 0, 0, 20)),
-    "fist": _all(OVER_FIST, FIST),
+    "fist": Shape(OVER_FIST, Finger(76, 106, 52), Finger(86, 80, 52), FIST, FIST),
     "thumb beside fist": _all(Thumb(0, 0, -20, 40, 15), FIST),
     "thumbs up": _all(OUT, FIST),
     "hook": _all(REST, Finger(5, 85, 50)),
@@ -89,7 +93,13 @@ SHAPES: dict[str, Shape] = {
     "four": _digits(ACROSS, "||||", Finger(0, 3, 2, 8)),
     "shaka": _digits(OUT, "...|", Finger(-4, 2, 2, 18)),
     "horns": _digits(OVER_TWO._replace(flexion=38), "|..|", Finger(0, 3, 2, 8)),
-    "little up": _digits(Thumb(33, 49, -44, 49, 50), "...|", Finger(0, 3, 2, 12)),
+    "little up": Shape(
+        Thumb(30, 49, -44, 58, 40),
+        Finger(70, 108, 56),
+        Finger(85, 92, 56),
+        TUCK,
+        Finger(0, 3, 2, 12),
+    ),
     "pinch": Shape(
         Thumb(43, 26, -31, 1, 5),
         Finger(51, 48, 18),
@@ -97,9 +107,7 @@ SHAPES: dict[str, Shape] = {
         Finger(25, 28, 16),
         Finger(22, 25, 14, 3),
     ),
-    "nine": Shape(
-        Thumb(42, 23, -23, 1, 5), Finger(46, 52, 23), EASY, EASY, Finger(4, 6, 4, 8)
-    ),
+    "nine": Shape(Thumb(42, 23, -23, 1, 5), Finger(46, 52, 23), EASY, EASY, Finger(4, 6, 4, 8)),
     "eight": Shape(
         Thumb(45, 38, -44, 13, 5), EASY, Finger(64, 41, 8, 4), EASY, Finger(6, 10, 6, 6)
     ),
