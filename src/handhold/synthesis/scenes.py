@@ -166,7 +166,9 @@ def _actor(rng: np.random.Generator, config: SceneConfig, view: View, kind: Kind
     if kind != "bare":
         prop = pick_prop(rng, config.objects)
         body = prop.mirrored if side == "left" else prop.plain
-        place = (hold if kind == "holding" else near_miss)(right, betas, body, rng)
+        place = (hold if kind == "holding" else near_miss)(
+            right, betas, body.mesh, body.distance, rng
+        )
         if place is None:
             prop, kind = None, "bare"
         else:
