@@ -28,7 +28,7 @@ class DetectorLossConfig:
 
     score: float = 1.0
     box: float = 2.0
-    side: float = 0.5
+    side: float = 1.0
     holding: float = 0.25
     object_box: float = 0.25
     candidates: int = 10

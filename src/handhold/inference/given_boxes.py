@@ -1,0 +1,89 @@
+"""Hand boxes from outside, as JSON: of one photo a list, of several {"photo.jpg": [...]}.
+
+An entry is {"box": [x0, y0, x1, y1], "side": "left" | "right" | null, "score": 0..1}; `side` and
+`score` may be missing. Boxes are tight around the hand, in pixels of the upright photo.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handhold.errors import FileFormatError, InputError, MissingFileError
+from handhold.scene import FloatArray, Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenBox:
+    """box (4,): photo pixels. side None: to be found out."""
+
+    box: FloatArray
+    side: Side | None = None
+    score: float = 1.0
+
+
+def read_boxes(path: str | Path) -> list[GivenBox] | dict[str, list[GivenBox]]:
+    """The boxes of a JSON file: a list (for the only photo) or a list for each photo's name. Raises
+    MissingFileError, or FileFormatError naming photo and entry.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file (--boxes)")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileFormatError(f"{path}: not JSON ({error})") from error
+    if isinstance(document, list):
+        return parse_boxes(document, str(path))
+    if isinstance(document, dict):
+        return {name: parse_boxes(entries, f"{path}: {name}") for name, entries in document.items()}
+    raise FileFormatError(
+        f"{path}: expected a list of boxes or an object of lists, found {type(document).__name__}"
+    )
+
+
+def parse_boxes(entries: Any, where: str = "boxes") -> list[GivenBox]:
+    """GivenBox, {"box": ...} or four bare numbers each. Raises FileFormatError naming the entry."""
+    if isinstance(entries, (str, bytes, Mapping)) or not isinstance(
+        entries, (Sequence, np.ndarray)
+    ):
+        raise FileFormatError(f"{where}: expected a list of boxes, found {type(entries).__name__}")
+    return [_parse(entry, f"{where}[{i}]") for i, entry in enumerate(entries)]
+
+
+def _parse(entry: Any, where: str) -> GivenBox:
+    if isinstance(entry, GivenBox):
+        return entry
+    fields: dict[str, Any] = dict(entry) if isinstance(entry, Mapping) else {"box": entry}
+    try:
+        box = np.asarray(fields.get("box"), dtype=np.float64)
+        given: Any = fields.get("score")
+        score = 1.0 if given is None else float(given)
+    except (TypeError, ValueError):
+        raise FileFormatError(
+            f"{where}: expected numbers for box [x0, y0, x1, y1] and score"
+        ) from None
+    if box.shape != (4,) or not np.isfinite(box).all() or not np.isfinite(score):
+        raise FileFormatError(f"{where}.box: expected four finite numbers x0, y0, x1, y1")
+    if not (box[2] > box[0] and box[3] > box[1]):
+        raise FileFormatError(f"{where}.box: expected x0 < x1 and y0 < y1, found {box.tolist()}")
+    side = fields.get("side")
+    if side not in ("left", "right", None):
+        raise FileFormatError(f"{where}.side: expected 'left', 'right' or null, found {side!r}")
+    return GivenBox(box=box, side=side, score=score)
+
+
+def check_inside(boxes: Sequence[GivenBox], width: int, height: int, name: str) -> None:
+    """Raise InputError for a box that lies wholly outside the photo."""
+    for i, given in enumerate(boxes):
+        x0, y0, x1, y1 = given.box
+        if x1 <= 0 or y1 <= 0 or x0 >= width - 1 or y0 >= height - 1:
+            raise InputError(
+                f"{name}: boxes[{i}]: {given.box.tolist()} lies outside the photo of "
+                f"{width}x{height} pixels"
+            )
