@@ -16,24 +16,26 @@ from handhold.scene import Camera
 
 
 def test_loop_subdivision_equals_trimesh() -> None:
-    """Closed and open meshes, as point sets (trimesh orders the new vertices its own way)."""
-    rng = np.random.default_rng(0)
+    """A closed mesh, as a point set (trimesh orders the new vertices its own way)."""
     ball = trimesh.creation.icosphere(1)
-    sheet = trimesh.creation.box().vertices[:4] * 0 + np.array(
-        [[0, 0, 0], [1, 0, 0.2], [1, 1, 0], [0, 1, 0.1]]
-    )
-    flat = np.array([[0, 1, 2], [0, 2, 3]])
-    for vertices, faces in (
-        (ball.vertices + rng.normal(0, 0.05, ball.vertices.shape), ball.faces),
-        (sheet, flat),
-    ):
-        fine = loop_subdivision(faces, len(vertices), levels=2)
-        wanted, wanted_faces = trimesh.remesh.subdivide_loop(vertices, faces, iterations=2)
-        ours = fine(vertices)
-        assert fine.faces.shape == wanted_faces.shape and ours.shape == wanted.shape
-        distance, match = cKDTree(ours).query(wanted)
-        assert distance.max() < 1e-5 and len(set(match)) == len(ours)
+    vertices = ball.vertices + np.random.default_rng(0).normal(0, 0.05, ball.vertices.shape)
+    fine = loop_subdivision(ball.faces, len(vertices), levels=2)
+    wanted, wanted_faces = trimesh.remesh.subdivide_loop(vertices, ball.faces, iterations=2)
+    assert fine.faces.shape == wanted_faces.shape
+    distance, match = cKDTree(fine(vertices)).query(wanted)
+    assert distance.max() < 1e-5 and len(set(match)) == len(wanted)
     np.testing.assert_allclose(np.asarray(fine.matrix.sum(axis=1)).ravel(), 1, atol=1e-6)
+
+
+def test_borders_become_cubic_splines() -> None:
+    """The rim of a square sheet equals the uniform cubic B-spline refinement of its polygon."""
+    corners = np.array([[0, 0, 0], [1, 0, 0.2], [1, 1, 0], [0, 1, 0.1]])
+    fine = loop_subdivision(np.array([[0, 1, 2], [0, 2, 3]]), 4)(corners)
+    doubled = np.zeros((8, 3))
+    doubled[::2] = corners
+    mask = np.array([1, 4, 6, 4, 1]) / 8
+    rim = sum(w * np.roll(doubled, k - 2, axis=0) for k, w in enumerate(mask))
+    assert cKDTree(fine).query(rim)[0].max() < 1e-6
 
 
 def test_subdivision_keeps_winding_and_labels() -> None:

@@ -97,7 +97,7 @@ class HandPattern:
         palmness = _spread(palmness, faces, 2)
         redness = np.zeros(len(rest))
         for tip in features.tips:
-            redness += 0.75 * _bell(rest - tip, 0.011)
+            redness += _bell(rest - tip, 0.012)
         for number, joint in enumerate(features.joints[1:], start=1):
             strength = 0.45 if number % 3 == 1 else 0.6
             redness += strength * _bell(rest - joint, 0.011) * np.clip(backness, 0, 1)
