@@ -92,7 +92,7 @@ SHAPES: dict[str, Shape] = {
     "three": _digits(OVER_THREE._replace(flexion=45, knuckle=50), "|||.", Finger(0, 3, 2, 8)),
     "four": _digits(ACROSS, "||||", Finger(0, 3, 2, 8)),
     "shaka": _digits(OUT, "...|", Finger(-4, 2, 2, 18)),
-    "horns": _digits(OVER_TWO._replace(flexion=38), "|..|", Finger(0, 3, 2, 8)),
+    "horns": _digits(OVER_TWO, "|..|", Finger(0, 3, 2, 8)),
     "little up": Shape(
         Thumb(30, 49, -44, 58, 40),
         Finger(70, 108, 56),
