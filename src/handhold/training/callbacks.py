@@ -119,7 +119,8 @@ class Keeper(Callback):
 class Report(Callback):
     """Collects losses and measures; writes metrics.jsonl and curves.png; tells the console.
 
-    validate_steps: of the configuration, or a twentieth of the run when it is 0.
+    It validates every `validate_steps`; when these are 0, twenty times in the run, but not more
+    often than every 200 steps.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class Report(Callback):
         self.folder, self.task, self.config, self.clock = folder, task, config, clock
         self.total, self.console = total, console
         self.rows = curves.read_metrics(folder / METRICS_NAME, up_to=done)
-        self.every = config.validate_steps or max(1, total // 20)
+        self.every = config.validate_steps or max(200, total // 20)
         self._sums: dict[str, float] = defaultdict(float)
         self._count = 0
         self._mark = (done, time.monotonic())

@@ -30,8 +30,11 @@ DEFAULT_EPOCH_ITEMS = 20_000  # where data are drawn on the fly
 class TrainConfig:
     """A training run.
 
-    model: name in the registry, or "hand-detector". network, loss: changes to the defaults of the
-    method's own configurations. pairs: UniHOPE's second images (photo without the object).
+    model: name in the registry, or "hand-detector". recipe: where the settings come from. network,
+    loss: changes to the defaults of the method's own configurations. preparation: "deployable"
+    (crops from boxes, strong augmentation), or the original authors' for "dexycb" or "ho3d". mano:
+    folder with the official files whose hand is the target (None: the free hand). pairs: use
+    UniHOPE's second images (the photo without the object).
     data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", each optionally "=weight".
     validation: the same without weights; empty: what the training data hold out.
 
@@ -51,6 +54,9 @@ class TrainConfig:
     """
 
     model: str
+    recipe: str = ""
+    preparation: Literal["deployable", "dexycb", "ho3d"] = "deployable"
+    mano: str | None = None
     network: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     pairs: bool = False
@@ -117,6 +123,7 @@ class TrainConfig:
             "optimizer": ("adam", "adamw"),
             "schedule": ("constant", "step", "cosine", "one_cycle"),
             "precision": ("32", "bf16"),
+            "preparation": ("deployable", "dexycb", "ho3d"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -1,0 +1,166 @@
+"""`handhold train`: train a network, or go on with a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from handhold.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from handhold.training.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Options of `handhold train`."""
+
+    name: tyro.conf.Positional[str]
+    """Recipe to train, such as unihope-small or hand-detector; "list" shows all."""
+    out: Path | None = None
+    """Folder of the run; runs/NAME if not given. Is continued when it holds a run."""
+    data: tuple[str, ...] = ()
+    """Where samples come from: synthetic (scenes drawn while training; synthetic:7 draws others),
+    shards:FOLDER (made with `handhold synth scenes`), photos:FOLDER (images with a labels.json).
+    Several are mixed, each with its share of the samples: shards:a=0.7 photos:b=0.3. A part of
+    every folder is held out for validation."""
+    validation: tuple[str, ...] = ()
+    """Sources to measure on instead of what the training data hold out; same forms."""
+    steps: int | None = None
+    """Length in optimiser steps. Continuing with a larger number makes a run longer."""
+    epochs: float | None = None
+    """Length in passes over the data, instead of --steps."""
+    batch_size: int | None = None
+    """Samples a step, of all devices together."""
+    lr: float | None = None
+    """Peak learning rate, for the recipe's own batch size; it grows and shrinks with the batch."""
+    seed: int | None = None
+    """Of everything random. The same seed gives the same weights."""
+    workers: int | None = None
+    """Processes that prepare batches beside the training; the result does not depend on it."""
+    checkpoint_steps: int | None = None
+    """Also renew last.ckpt every so many steps."""
+    devices: int | None = None
+    """Number of accelerators to share a batch."""
+    precision: Literal["32", "bf16"] | None = None
+    """bf16 computes the network in bfloat16 (weights and losses stay float32)."""
+    start_from: Path | None = None
+    """Weights or checkpoint whose matching tensors the network starts with."""
+    validate_steps: int | None = None
+    """Steps between validations (0: twenty in the run)."""
+    checkpoint_minutes: float | None = None
+    """Minutes between renewals of last.ckpt."""
+    network: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
+    """Changes to the method's own configuration, such as input_size=256."""
+    time_limit: float | None = None
+    """Stop cleanly, with weights, after this many minutes of this sitting."""
+    threads: int | None = None
+    """Processor threads for the network (default: PyTorch's choice)."""
+    mano: Path | None = None
+    """Folder with the official MANO files; without it the free hand is the target."""
+    fresh: bool = False
+    """Begin again in a folder that holds a run; the old run is lost."""
+    quiet: bool = False
+    """Print nothing."""
+
+
+def _changes(pairs: tuple[str, ...]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise InputError(f"--network {pair!r}: expected FIELD=VALUE")
+        try:
+            result[name] = json.loads(text)
+        except ValueError:
+            result[name] = text
+    return result
+
+
+def configured(options: Train, base: TrainConfig) -> TrainConfig:
+    """The recipe, or the earlier run's configuration, with the options that were given."""
+    fields = {item.name for item in dataclasses.fields(base)}
+    changes: dict[str, Any] = {
+        name: value
+        for name, value in vars(options).items()
+        if name in fields and value not in (None, ())
+    }
+    if options.network:
+        changes["network"] = base.network | _changes(options.network)
+    if options.start_from is not None:
+        changes["start_from"] = str(options.start_from)
+    if options.mano is not None:
+        changes["mano"] = str(options.mano)
+    if options.steps is not None and options.epochs is None:
+        changes["epochs"] = 0.0
+    if options.epochs is not None and options.steps is None:
+        changes["steps"] = 0
+    if options.batch_size is not None and not base.lr_batch:
+        changes["lr_batch"] = base.batch_size  # the recipe's rate belongs to its batch
+    return dataclasses.replace(base, **changes)
+
+
+def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
+    """Train a network from images with labels, or go on with a run.
+
+    The name picks a recipe (`handhold train list` shows them all); every option left out is the
+    recipe's. The run lives in one folder: last.ckpt, config.json, metrics.jsonl, curves.png and
+    weights.safetensors, the file that `--weights` of the other commands takes.
+
+    Started again on the same folder, a run goes on from its last checkpoint and ends exactly as if
+    it had never stopped. Ctrl-C stops after the step under way and leaves a checkpoint and weights;
+    so does the time limit.
+
+    handhold train unihope-small --data synthetic --out runs/first --steps 2000
+    handhold train unihope-small --data shards:made=0.7 photos:mine=0.3 --out runs/mixed
+    handhold train unihope-small --out runs/mixed            (goes on)
+    """
+    from handhold.training.recipes import RECIPES
+
+    if options.name == "list":
+        for name, recipe in RECIPES.items():
+            print(f"{name:<24} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+        return 0
+    if options.name not in RECIPES:
+        raise InputError(f"unknown recipe {options.name!r}; there are: {', '.join(RECIPES)}")
+    try:
+        import torch
+
+        from handhold.training.build import build_task
+        from handhold.training.checkpoints import CHECKPOINT_NAME, load_checkpoint
+        from handhold.training.run import train as run
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("lightning", "matplotlib"):
+            raise
+        raise MissingExtraError("training needs: pip install 'handhold[train]'") from error
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    recipe = RECIPES[options.name]()
+    folder = options.out or Path("runs") / options.name
+    base, earlier = recipe, folder / CHECKPOINT_NAME
+    if earlier.exists() and not options.fresh:
+        base = load_checkpoint(earlier).config
+        if base.recipe != options.name:
+            raise InputError(f"{folder}: holds a run of {base.recipe!r}, not of {options.name!r}")
+    config = configured(options, base)
+    console = None if options.quiet else Console()
+    result = run(
+        config,
+        build_task,
+        folder,
+        fresh=options.fresh,
+        time_limit=options.time_limit,
+        console=console,
+    )
+    if console:
+        console.print(f"use it with: --weights {result.weights}", highlight=False)
+    return 130 if result.stopped in ("SIGINT", "SIGTERM") else 0
+
+
+COMMANDS = train

@@ -1,0 +1,76 @@
+"""From a configuration to a Task: the method's network, processor, loss and measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from handhold.errors import InputError
+from handhold.synthesis.shards import OPTIONAL
+from handhold.training.config import TrainConfig
+from handhold.training.measures import detector_measures
+from handhold.training.tasks import Items, Measures, Task
+
+
+def configured(kind: type[Any], changes: dict[str, Any], where: str) -> Any:
+    """An instance of a configuration dataclass; raises InputError naming unknown fields."""
+    try:
+        return kind(**changes)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def build_task(config: TrainConfig) -> Task:
+    """The method that `config.model` names, with fresh weights.
+
+    Raises InputError for an unknown name or unknown fields in `config.network` or `config.loss`.
+    """
+    if config.model == "hand-detector":
+        return _detector(config)
+    from handhold.training.build_hope import hope_task
+
+    return hope_task(config)
+
+
+def _detector(config: TrainConfig) -> Task:
+    from handhold.models.detector.loss import DetectorLossConfig, loss
+    from handhold.models.detector.model import DetectorBatch, DetectorConfig, HandDetectorNetwork
+    from handhold.models.detector.processor import DetectorProcessor
+    from handhold.models.detector.weights import save_detector
+
+    settings = configured(DetectorConfig, config.network, "hand-detector, network")
+    weights = configured(DetectorLossConfig, config.loss, "hand-detector, loss")
+    processor = DetectorProcessor(settings)
+
+    def encode(items: Items, rng: np.random.Generator | None) -> DetectorBatch:
+        return processor.encode([sample for sample, _ in items], rng)
+
+    def losses(network: nn.Module, batch: DetectorBatch) -> dict[str, Tensor]:
+        prediction = network(batch)
+        with torch.autocast(batch.image.device.type, enabled=False):
+            return loss(prediction.map(_full), batch, weights)
+
+    def measures(network: nn.Module, batch: DetectorBatch) -> Measures:
+        return detector_measures(network, batch)
+
+    def save(path: Path, network: Any, extra: dict[str, str]) -> None:
+        save_detector(path, network, extra)
+
+    return Task(
+        name="hand-detector",
+        network=HandDetectorNetwork(settings),
+        encode=encode,
+        losses=losses,
+        measures=measures,
+        save=save,
+        per="image",
+        skip=frozenset(OPTIONAL),
+    )
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

@@ -1,0 +1,104 @@
+"""What validation reports while a network trains: sums over a batch, cheap to compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from handhold.evaluation.metrics.keypoints import match_boxes
+from handhold.geometry.alignment import procrustes
+from handhold.geometry.boxes import iou
+from handhold.models.detector.detect import select
+from handhold.models.detector.model import DetectorBatch, DetectorConfig
+from handhold.models.detector.processor import grow_box
+from handhold.scene import Batch, Prediction
+from handhold.training.tasks import Measures
+
+PCK_THRESHOLDS = (0.1, 0.2)  # of the longer side of the labelled joints' tight box
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().double().numpy()
+
+
+def hand_measures(prediction: Prediction, batch: Batch) -> Measures:
+    """Sums and counts over hands of:
+
+    mpjpe_mm, pa_mpjpe_mm: mean joint error with wrists put together, and after the similarity that
+    fits best (where the pose is known); pck10, pck20: share of labelled joints within 10 and 20 %
+    of the longer side of their tight box; grasp_accuracy (where the label is known).
+    """
+    result: Measures = {}
+    if batch.has_pose is not None and batch.joints is not None and bool(batch.has_pose.any()):
+        rows = batch.has_pose
+        found, truth = _numpy(prediction.joints[rows]), _numpy(batch.joints[rows])
+        plain = np.linalg.norm((found - found[:, :1]) - (truth - truth[:, :1]), axis=-1)
+        aligned = np.linalg.norm(procrustes(found, truth).aligned - truth, axis=-1)
+        result["mpjpe_mm"] = (1000 * float(plain.mean(-1).sum()), len(truth))
+        result["pa_mpjpe_mm"] = (1000 * float(aligned.mean(-1).sum()), len(truth))
+    if prediction.joints2d is not None and batch.joints2d is not None:
+        truth = _numpy(batch.joints2d)
+        valid = np.ones(truth.shape[:2], np.bool_)
+        if batch.joints2d_valid is not None:
+            valid = batch.joints2d_valid.bool().cpu().numpy()
+        rows_2d = valid.sum(-1) > 1
+        low = np.where(valid[..., None], truth, np.inf).min(1)
+        high = np.where(valid[..., None], truth, -np.inf).max(1)
+        size = np.where(rows_2d, (high - low).max(-1), 1.0)
+        distance = np.linalg.norm(_numpy(prediction.joints2d) - truth, axis=-1) / size[:, None]
+        counted = valid & rows_2d[:, None]
+        for threshold in PCK_THRESHOLDS:
+            hits = float(((distance <= threshold) & counted).sum())
+            result[f"pck{round(100 * threshold)}"] = (hits, float(counted.sum()))
+    if prediction.grasp_logits is not None and batch.grasping is not None:
+        known = batch.has_grasping
+        known = torch.ones_like(batch.grasping) if known is None else known
+        right = (prediction.grasp_logits.argmax(-1).bool() == batch.grasping.bool()) & known.bool()
+        result["grasp_accuracy"] = (float(right.sum()), float(known.sum()))
+    return result
+
+
+def detector_measures(network: nn.Module, batch: DetectorBatch) -> Measures:
+    """Sums and counts over photos of: recall, precision (IoU >= 0.5 at the network's own score
+    threshold), mean_iou of the hits, side_accuracy and holding_accuracy of the hits.
+    """
+    config = network.config
+    if not isinstance(config, DetectorConfig):
+        raise TypeError(f"expected a hand detector, found {type(network).__name__}")
+    found = select(network(batch), config, config.score_threshold, config.max_hands)
+    labels = hits = claims = sides = holding = known = 0
+    overlap_sum = 0.0
+    for row, detections in enumerate(found):
+        there = batch.valid[row].cpu().numpy()
+        ignored = batch.ignored[row].cpu().numpy()[there]
+        truth = grow_box(_numpy(batch.boxes[row])[there], 1 / config.box_growth)
+        labels += int((~ignored).sum())
+        if not detections:
+            continue
+        boxes = np.stack([detection.box for detection in detections])
+        overlaps = iou(boxes[:, None], truth[None]) if len(truth) else np.zeros((len(boxes), 0))
+        scores = np.array([detection.score for detection in detections])
+        matched = match_boxes(np.asarray(overlaps), scores, 0.5)
+        excused = sum(bool(ignored[label]) for _, label in matched)
+        complete = float(batch.negative_weight[row]) >= 1
+        claims += len(detections) - excused if complete else len(matched) - excused
+        for detection, label in matched:
+            if ignored[label]:
+                continue
+            hits += 1
+            overlap_sum += float(overlaps[detection, label])
+            column = int(np.flatnonzero(there)[label])
+            right = bool(batch.side[row, column])
+            sides += (detections[detection].side == "right") == right
+            held = int(batch.holding[row, column])
+            if held >= 0:
+                known += 1
+                holding += (detections[detection].holding > 0.5) == bool(held)
+    return {
+        "recall": (hits, labels),
+        "precision": (hits, claims),
+        "mean_iou": (overlap_sum, hits),
+        "side_accuracy": (sides, hits),
+        "holding_accuracy": (holding, known),
+    }
