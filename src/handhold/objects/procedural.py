@@ -201,7 +201,8 @@ def _shell(build: Builder, outer: list[tuple[float, float]], wall: float, floor:
     inner = profile[1:][::-1] - np.array([wall, 0.0])
     bottom = profile[0, 1] + floor
     inner = inner[inner[:, 1] > bottom + 0.5]
-    inner = np.concatenate([inner, [[max(inner[-1, 0] - 2.0, 1.0), bottom]]])
+    reach = float(np.interp(bottom, profile[:, 1], profile[:, 0])) - wall
+    inner = np.concatenate([inner, [[min(reach, inner[-1, 0] - 1.0), bottom]]])
     # a thin closed solid: up the outside, down the inside
     full = np.concatenate([profile, inner])
     path = np.stack([np.zeros(len(full)), np.zeros(len(full)), full[:, 1]], axis=-1) * MM
@@ -496,7 +497,7 @@ _TURNS = {"008_pudding_box": 27.5, "009_gelatin_box": 13.0}
 def make_object(name: str | int, rng: np.random.Generator) -> ObjectMesh:
     """A look-alike of a YCB object (see `catalogue.info` for names): same frame and bounding box.
 
-    Colours and print are drawn from `rng`, the geometry is fixed. Raises InputError for other names.
+    Colours and print are drawn from `rng`, the geometry is fixed. InputError for other names.
     """
     item = info(name)
     turn = about("z", _TURNS[item.name]) if item.name in _TURNS else None
