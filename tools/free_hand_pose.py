@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 from handhold.hand import anatomy, shapes
 
 POSES = 900
-RIDGE = 0.3
+RIDGE = 12.0  # strong enough to stay tame far from natural poses
 
 
 def pose_correctives(

@@ -191,6 +191,15 @@ def test_volume_is_kept_when_bent(hand, name):
     assert bent > trimesh.Trimesh(plain, hand["f"], process=False).volume
 
 
+def test_correctives_stay_small_even_for_unnatural_poses(hand):
+    rng = np.random.default_rng(0)
+    for size, bound in ((0.3, 0.006), (0.6, 0.012), (1.2, 0.018)):
+        turns = Rotation.from_rotvec(rng.normal(0, size, (60 * 15, 3))).as_matrix()
+        features = (turns - np.eye(3)).reshape(60, 135)
+        moves = np.einsum("vkf,pf->pvk", hand["posedirs"], features)
+        assert np.linalg.norm(moves, axis=2).max() < bound
+
+
 def test_flexion_curls_to_the_palm(hand):
     """Every joint bent alone moves its fingertip down to the palm side; the thumb's across it."""
     for joint in range(15):

@@ -33,13 +33,13 @@ DIGITS = {"index": 1, "middle": 4, "little": 7, "ring": 10, "thumb": 13}
 """First MANO joint of each digit."""
 
 BETA_NAMES = {
-    "size": "everything 5 % larger: 9.4 mm of hand length",
+    "size": "everything 5 % larger: 9.5 mm of hand length",
     "finger length": "the four fingers 4 % longer: 3.9 mm at the middle finger",
     "finger thickness": "all digits 6 % thicker: 1.1 mm at the index finger's middle joint",
     "palm width": "the palm 4 % wider: 3.0 mm across the knuckles",
     "palm length": "the palm 3.5 % longer: 3.2 mm from wrist to middle knuckle",
     "palm thickness": "the palm 6 % thicker: 1.7 mm",
-    "thumb length": "the thumb 5 % longer: 5.0 mm",
+    "thumb length": "the thumb 5 % longer: 4.5 mm",
     "wrist width": "wrist and forearm 6 % wider and thicker: 3.2 mm in width",
     "finger taper": "end phalanges 5.5 % thicker, first phalanges 1.5 % thinner: 0.8 mm at the tip",
     "flesh": "fuller pads and balls of thumb and little finger: 0.9 mm",
