@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from handhold.errors import InputError
+from handhold.errors import InputError, MissingFileError, WeightsError
 from handhold.geometry import boxes as box_tools
 from handhold.models.detector import (
     DetectorConfig,
@@ -14,6 +14,8 @@ from handhold.models.detector import (
     HandDetector,
     HandDetectorNetwork,
     joint_box,
+    load_detector,
+    save_detector,
 )
 from handhold.models.detector.detect import fold_batch_norms, select, suppress
 from handhold.models.detector.loss import DetectorLossConfig, assign, giou, loss, pairwise_iou
@@ -213,8 +215,9 @@ def test_encoding_is_repeatable_and_mosaics_stay_inside():
     one, other = (processor.encode(samples, np.random.default_rng(5)) for _ in range(2))
     assert torch.equal(one.image, other.image)
     assert torch.equal(one.boxes, other.boxes)
-    assert one.boxes.min() >= 0
-    assert one.boxes.max() <= 159
+    middles = (one.boxes[..., :2] + one.boxes[..., 2:]) / 2
+    assert middles.min() >= 0
+    assert middles.max() <= 159
     assert one.valid.sum() > len(samples)
 
 
@@ -321,3 +324,46 @@ def test_bad_images_and_configurations_are_refused():
         DetectorProcessor(SMALL).encode([])
     assert detector.detect([]) == []
     assert len(detector.detect([np.zeros((1, 1, 3), np.uint8)])) == 1
+
+
+def test_weights_round_trip_and_wrong_files(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    torch.manual_seed(0)
+    network = HandDetectorNetwork(DetectorConfig(input_size=96, width=32))
+    path = tmp_path / "d.safetensors"
+    save_detector(path, network, {"steps": 3}, half=False)
+    again = load_detector(path)
+    assert again.config == network.config
+    own = network.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in again.state_dict().items())
+    save_detector(path, network)
+    halved = load_detector(path).state_dict()
+    assert all(
+        torch.allclose(value, own[key], rtol=1e-3, atol=1e-6) for key, value in halved.items()
+    )
+    tensors = load_file(path)
+    save_file(tensors, tmp_path / "nameless.safetensors")
+    with pytest.raises(WeightsError, match=r"nameless.*hand-detector"):
+        load_detector(tmp_path / "nameless.safetensors")
+    header = {"name": "hand-detector", "config": "{}"}  # the default, wider configuration
+    save_file(tensors, tmp_path / "narrow.safetensors", metadata=header)
+    with pytest.raises(WeightsError, match=r"narrow.*does not fit"):
+        load_detector(tmp_path / "narrow.safetensors")
+    with pytest.raises(MissingFileError):
+        load_detector(tmp_path / "none.safetensors")
+
+
+def test_describing_a_box_gives_the_side_of_the_hand_in_it():
+    """Locations are answered by overlap: of two known predictions the one under the box speaks."""
+    detector = HandDetector(HandDetectorNetwork(SMALL))
+    image = np.zeros((160, 160, 3), np.uint8)
+    ((_, prediction),) = detector._run([image])
+    prediction = prediction.map(torch.clone)
+    for place, side in ((5, "left"), (300, "right")):
+        prediction.side[0, place] = 4.0 if side == "right" else -4.0
+        prediction.score[0, place] = 3.0
+        prediction.boxes[0, place] = torch.tensor([10.0, 10, 60, 60]) + place / 5
+    detector._run = lambda images: [([0], prediction)]
+    boxes = np.array([[16.0, 16, 56, 56], [75, 75, 115, 115]])
+    assert [hand.side for hand in detector.describe(image, boxes)] == ["left", "right"]

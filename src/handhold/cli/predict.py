@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,8 @@ def run(options: Predict) -> int:
     from handhold.inference.camera_source import check_fov, parse_intrinsics
     from handhold.inference.writing import parse_formats, plan_names, prepare_folder, write_results
 
+    # a damaged EXIF block beside a good picture is no news to the user
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     formats = parse_formats(options.format)
     intrinsics = None if options.intrinsics is None else parse_intrinsics(options.intrinsics)
     if options.fov is not None:

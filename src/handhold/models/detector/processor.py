@@ -92,7 +92,7 @@ def letterbox(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Label:
-    box: FloatArray  # grown, input pixels, clipped
+    box: FloatArray  # input pixels; the visible part of the joints' box, then grown
     ignored: bool
     right: bool
     holding: int
@@ -240,14 +240,15 @@ class DetectorProcessor:
                 known &= hand.joints2d_valid
             points = hand.joints2d if known.all() else points
         points = points @ matrix[:, :2].T + matrix[:, 2]
-        full = box_from_points(points, self.config.box_growth)
-        clipped = _clip(full, visible)
-        share = float(area(clipped) / max(area(full), 1e-6))
+        full = box_from_points(points)
+        seen = _clip(full, visible)
+        share = float(area(seen) / max(area(full), 1e-6))
         if share <= 0:
             return None
+        box = grow_box(seen, self.config.box_growth)
         hidden = hand.visibility is not None
         hidden = hidden and (hand.visibility or 0.0) < self.augmentation.min_visibility
-        tiny = max(full[2] - full[0], full[3] - full[1]) < 8
+        tiny = max(box[2] - box[0], box[3] - box[1]) < 8
         holding = -1 if hand.grasping is None else int(hand.grasping)
         held = sample.object if holding == 1 else None
         object_box = None
@@ -261,7 +262,7 @@ class DetectorProcessor:
             if outline is not None:
                 object_box = box_from_points(outline @ matrix[:, :2].T + matrix[:, 2])
         return _Label(
-            box=clipped,
+            box=box,
             ignored=bool(share < self.augmentation.min_visible or hidden or tiny),
             right=(hand.side == "right") != flip,
             holding=holding,
