@@ -1,0 +1,460 @@
+"""HFL-Net: "Harmonious Feature Learning for Interactive Hand-Object Pose Estimation" (Lin et al.,
+CVPR 2023), read from the top: configuration, parts, network.
+
+Two streams that share the stem, stage 1 and stage 4 of a ResNet; the hand's and the object's
+features are cropped in each other's boxes and attend to each other; heads for the 2D joints, the
+hand model's parameters and the object's control points.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handhold.errors import InputError
+from handhold.hand.model import HandModel
+from handhold.models.nn.attention import MapAttention
+from handhold.models.nn.fpn import Pyramid
+from handhold.models.nn.hourglass import Hourglass
+from handhold.models.nn.mano_head import ManoHead
+from handhold.models.nn.resnet import BLOCKS, PreActivationUnit, Stem, stage
+from handhold.models.nn.roi_align import roi_align
+from handhold.models.nn.soft_argmax import cell_centres, soft_argmax
+from handhold.scene import Batch, Prediction
+
+JOINTS = POINTS = 21
+
+
+@dataclass(frozen=True, kw_only=True)
+class HFLNetConfig:
+    """The network's make. Defaults: HFL-Net as UniHOPE's authors retrained it (8 heads, 128).
+
+    input_size: side of the crop. block, depths, widths: the ResNet's stages. stem_width,
+    stem_kernel. slope, object_slope: of the LeakyReLU, the latter in the object head.
+    pyramid_width: channels of the pyramid and of everything after it. roi_size: cells of a RoI
+    crop. sampling_ratio: samples per cell and axis, 0: as many as the box needs (legacy).
+    heads: of the attention; 4 in the original repository, 8 in UniHOPE's copy: the same weights
+    fit both, so it has to be known where a checkpoint comes from. mlp_ratio: width of the
+    attention's network. hourglass_depth; mano_widths: hidden layers before pose and shape.
+    mano_center: joint that becomes the origin, None: the wrist rests at J0(betas) (UniHOPE's copy);
+    0 in the original repository. coord_factor: divides the object head's offsets.
+    detach: stop-gradients on what each stream reads of the other (code of the original).
+    init: "official" starts heads almost at zero (convolutions N(0, 0.001), linear N(0, 0.01));
+    "kaiming" suits training without a pretrained backbone.
+    The following are ours and off by default. global_context: the pooled c5 of the hand also goes
+    to the hand model's head. object_classes: a classifier of the object's RoI crop, 0 for none.
+    """
+
+    input_size: int = 256
+    block: Literal["bottleneck", "basic"] = "bottleneck"
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    stem_width: int = 64
+    stem_kernel: int = 7
+    slope: float = 0.01
+    object_slope: float = 0.1
+    pyramid_width: int = 256
+    roi_size: int = 32
+    sampling_ratio: int = 0
+    heads: int = 8
+    mlp_ratio: int = 4
+    hourglass_depth: int = 4
+    mano_widths: tuple[int, int] = (1024, 512)
+    mano_center: int | None = None
+    coord_factor: float = 10.0
+    detach: bool = True
+    init: Literal["official", "kaiming"] = "official"
+    global_context: bool = False
+    object_classes: int = 0
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        for field, length in (("depths", 4), ("widths", 4), ("mano_widths", 2)):
+            values = tuple(int(v) for v in getattr(self, field))
+            object.__setattr__(self, field, values)  # lists come from JSON
+            if len(values) != length or min(values) < 1:
+                raise InputError(f"{name}.{field}: expected {length} positive, found {values}")
+        if self.block not in BLOCKS:
+            raise InputError(f"{name}.block: expected one of {tuple(BLOCKS)}, found {self.block!r}")
+        if self.input_size < 32 or self.input_size % 32:
+            raise InputError(
+                f"{name}.input_size: expected a multiple of 32, found {self.input_size}"
+            )
+        if self.heads < 1 or self.pyramid_width % self.heads or self.pyramid_width % 2:
+            raise InputError(
+                f"{name}.heads: pyramid_width {self.pyramid_width} must be even and a multiple of "
+                f"heads, found {self.heads}"
+            )
+        smallest = max(self.hourglass_depth, 1)
+        if self.roi_size < 4 or self.roi_size & (self.roi_size - 1):
+            raise InputError(
+                f"{name}.roi_size: expected a power of two from 4, found {self.roi_size}"
+            )
+        if 2**smallest > self.roi_size:
+            raise InputError(
+                f"{name}.hourglass_depth: {smallest} halvings do not fit roi_size {self.roi_size}"
+            )
+        if self.init not in ("official", "kaiming"):
+            raise InputError(f"{name}.init: expected official or kaiming, found {self.init!r}")
+        if self.sampling_ratio < 0 or self.object_classes < 0 or self.coord_factor <= 0:
+            raise InputError(
+                f"{name}: sampling_ratio and object_classes must not be negative, coord_factor "
+                "must be positive"
+            )
+
+    @classmethod
+    def original(cls) -> HFLNetConfig:
+        """As in the authors' repository: 256 pixels, 4 heads, wrist-centred hand."""
+        return cls(heads=4, mano_center=0)
+
+    @classmethod
+    def small(cls) -> HFLNetConfig:
+        """The same structure for processors."""
+        return cls(**SMALL)
+
+
+SMALL = {
+    "input_size": 128,
+    "block": "basic",
+    "depths": (1, 1, 2, 2),
+    "widths": (32, 64, 128, 256),
+    "stem_width": 32,
+    "stem_kernel": 5,
+    "pyramid_width": 64,
+    "roi_size": 16,
+    "sampling_ratio": 2,
+    "heads": 4,
+    "mlp_ratio": 2,
+    "hourglass_depth": 3,
+    "mano_widths": (512, 256),
+    "mano_center": 0,
+    "init": "kaiming",
+    "global_context": True,
+    "object_classes": 21,
+}
+
+
+class TwoStreamBackbone(nn.Module):
+    """ResNet whose middle stages exist twice (paper section 3.2). Stem, stage 1 and stage 4 are
+    shared; stage 4 runs on the hand's stream first, so its running statistics see both."""
+
+    def __init__(self, config: HFLNetConfig) -> None:
+        super().__init__()
+        out = [w * BLOCKS[config.block].expansion for w in config.widths]
+
+        def make(index: int, channels_in: int) -> nn.Sequential:
+            depth, width = config.depths[index], config.widths[index]
+            stride = 1 if index == 0 else 2
+            return stage(config.block, channels_in, width, depth, stride, config.slope)
+
+        self.stem = Stem(config.stem_width, config.stem_kernel, config.slope)
+        self.stage1 = make(0, config.stem_width)
+        self.hand_stage2 = make(1, out[0])
+        self.object_stage2 = make(1, out[0])
+        self.hand_stage3 = make(2, out[1])
+        self.object_stage3 = make(2, out[1])
+        self.stage4 = make(3, out[2])
+        self.hand_pyramid = Pyramid(out, config.pyramid_width)
+        self.object_pyramid = Pyramid(out, config.pyramid_width)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """(B, 3, S, S) -> stem, c2 (shared), c3, c4, c5 and P2 of both streams."""
+        stem = self.stem(image)
+        c2 = self.stage1(stem)
+        c3_hand, c3_object = self.hand_stage2(c2), self.object_stage2(c2)
+        c4_hand, c4_object = self.hand_stage3(c3_hand), self.object_stage3(c3_object)
+        c5_hand = self.stage4(c4_hand)
+        c5_object = self.stage4(c4_object)
+        return {
+            "stem": stem,
+            "c2": c2,
+            "c3_hand": c3_hand,
+            "c3_obj": c3_object,
+            "c4_hand": c4_hand,
+            "c4_obj": c4_object,
+            "c5_hand": c5_hand,
+            "c5_obj": c5_object,
+            "P2_hand": self.hand_pyramid(c2, c3_hand, c4_hand, c5_hand),
+            "P2_obj": self.object_pyramid(c2, c3_object, c4_object, c5_object),
+        }
+
+
+class HandHead(nn.Module):
+    """Hourglass, then one heatmap a joint."""
+
+    def __init__(self, config: HFLNetConfig) -> None:
+        super().__init__()
+        width = config.pyramid_width
+        self.slope = config.slope
+        self.hourglass = Hourglass(width, config.hourglass_depth, config.slope)
+        self.unit = PreActivationUnit(width, config.slope)
+        self.conv = nn.Conv2d(width, width, 1)
+        self.norm = nn.BatchNorm2d(width)
+        self.score = nn.Conv2d(width, JOINTS, 1)
+        self.sharpness = nn.Parameter(torch.ones(JOINTS, 1))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(B, C, R, R) -> hand_encoding (B, C, R, R), heatmaps (B, 21, R, R) and joints2d (B, 21,
+        2), relative to the hand box."""
+        hourglass = self.hourglass(x)
+        encoding = F.leaky_relu(self.norm(self.conv(self.unit(hourglass))), self.slope)
+        logits = self.score(encoding)
+        heatmaps, joints2d = soft_argmax(logits * self.sharpness[:, :, None])
+        return {
+            "hourglass": hourglass,
+            "hand_encoding": encoding,
+            "heatmap_logits": logits,
+            "heatmaps": heatmaps,
+            "joints2d": joints2d,
+        }
+
+
+class HandEncoder(nn.Module):
+    """Heatmaps and encoding -> one vector of 4 C numbers."""
+
+    def __init__(self, config: HFLNetConfig) -> None:
+        super().__init__()
+        width = config.pyramid_width
+        levels = config.roi_size.bit_length() - 2  # from roi_size down to 2 x 2
+        self.heatmap_conv = nn.Conv2d(JOINTS, width, 1)
+        self.encoding_conv = nn.Conv2d(width, width, 1)
+        self.units = nn.ModuleList(
+            PreActivationUnit(width, config.slope) for _ in range(2 * levels)
+        )
+
+    def forward(self, heatmaps: Tensor, encoding: Tensor) -> Tensor:
+        x = self.heatmap_conv(heatmaps.to(encoding.dtype)) + self.encoding_conv(encoding)
+        for index, unit in enumerate(self.units):
+            x = unit(x)
+            if index % 2:
+                x = F.max_pool2d(x, 2)
+        return x.flatten(1)
+
+
+class ObjectHead(nn.Module):
+    """In every cell, where it sees the 21 control points and how sure it is."""
+
+    def __init__(self, config: HFLNetConfig) -> None:
+        super().__init__()
+        width, half = config.pyramid_width, config.pyramid_width // 2
+        self.slope, self.factor = config.object_slope, config.coord_factor
+        self.narrow = nn.ModuleList(nn.Conv2d(width, half, 1) for _ in range(3))
+        self.narrow_norm = nn.ModuleList(nn.BatchNorm2d(half) for _ in range(3))
+        self.wide = nn.ModuleList(nn.Conv2d(half, width, 3, padding=1) for _ in range(3))
+        self.wide_norm = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(3))
+        self.out = nn.Conv2d(width, 3 * POINTS, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(B, C, R, R) -> obj_map (B, 63, R, R); obj_conf, obj_x, obj_y (B, R, R, 21): row, column,
+        control point; positions relative to the object box."""
+        for i in range(3):
+            x = F.leaky_relu(self.narrow_norm[i](self.narrow[i](x)), self.slope)
+            x = F.leaky_relu(self.wide_norm[i](self.wide[i](x)), self.slope)
+        found = self.out(x)
+        size = found.shape[-1]
+        column, row = cell_centres(size, found.device, torch.float32)
+        logits, x_raw, y_raw = found.float().permute(0, 2, 3, 1).split(POINTS, dim=-1)
+        return {
+            "obj_map": found,
+            "obj_conf": logits.sigmoid(),
+            "obj_x": x_raw / self.factor + column[..., None],
+            "obj_y": y_raw / self.factor + row[..., None],
+        }
+
+
+class ObjectClassifier(nn.Module):
+    """Which object of the catalogue the RoI crop shows (not in the papers)."""
+
+    def __init__(self, config: HFLNetConfig) -> None:
+        super().__init__()
+        width = config.pyramid_width
+        self.slope = config.object_slope
+        self.conv = nn.Conv2d(width, 2 * width, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(2 * width)
+        self.out = nn.Linear(2 * width, config.object_classes)
+
+    def forward(self, crop: Tensor) -> Tensor:
+        x = F.leaky_relu(self.norm(self.conv(crop)), self.slope)
+        return self.out(x.mean((2, 3))).float()
+
+
+def intersection(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (B, 4), (B, 4) -> their intersection (B, 4) and 1 where it has an area, else 0 (B,)."""
+    low = torch.maximum(first[:, :2], second[:, :2])
+    high = torch.minimum(first[:, 2:], second[:, 2:])
+    exists = ((high - low) > 0).all(dim=1)  # in x and in y
+    return torch.cat((low, high), dim=1), exists.to(first.dtype)
+
+
+def in_pixels(points: Tensor, box: Tensor) -> Tensor:
+    """Points (B, ..., 2) relative to boxes (B, 4) -> crop pixels."""
+    shape = (len(box), *([1] * (points.ndim - 2)), 2)
+    low, size = box[:, :2].reshape(shape), (box[:, 2:] - box[:, :2]).reshape(shape)
+    return low + points * size
+
+
+class HFLNet(nn.Module):
+    """The network. hand: the right hand model, None: the free hand of the package."""
+
+    def __init__(self, config: HFLNetConfig | None = None, hand: HandModel | None = None) -> None:
+        super().__init__()
+        self.config = config = HFLNetConfig() if config is None else config
+        self.hand = HandModel.free() if hand is None else hand
+        build_parts(self, config)
+        initialise(self, config)
+
+    def forward(self, batch: Batch, capture: dict[str, Tensor] | None = None) -> Prediction:
+        """Predict B right hands; needs `image`, `hand_box`, `object_box` of the batch.
+
+        capture: receives every named activation.
+        """
+        check_batch(batch, self.config)
+        maps = self.backbone(batch.image)
+        crops = roi_crops(maps, batch, self.config)
+        x, x_object, y, z = crops["x"], crops["x_object"], crops["y"], crops["z"]
+        if self.config.detach:
+            x_object, z = x_object.detach(), z.detach()
+
+        both = torch.cat((x, x_object), dim=1)
+        fused = self.hand_attention(both, both)
+        hand = predict_hand(self, fused[:, : x.shape[1]], maps["c5_hand"])
+
+        fused_object = self.object_attention(y, z)
+        thing = self.object_head(fused_object)
+        classes = None if self.classifier is None else self.classifier(y)
+
+        if capture is not None:
+            capture.update(maps | hand | thing)
+            capture.update(roi_hand=x, roi_hand_from_obj=x_object, roi_obj=y)
+            capture.update(roi_inter=crops["inter"], fused_hand=fused, fused_obj=fused_object)
+        return assemble(batch, hand, thing, object_class_logits=classes)
+
+
+# ------------------------------------------------------------- pieces that UniHOPE uses as well
+
+
+def build_parts(network: nn.Module, config: HFLNetConfig) -> None:
+    """Give the network the parts of HFL-Net under their names."""
+    width = config.pyramid_width
+    channels5 = config.widths[3] * BLOCKS[config.block].expansion
+    network.backbone = TwoStreamBackbone(config)
+    network.hand_attention = MapAttention(2 * width, config.heads, config.mlp_ratio)
+    network.object_attention = MapAttention(width, config.heads, config.mlp_ratio)
+    network.hand_head = HandHead(config)
+    network.hand_encoder = HandEncoder(config)
+    encoded = 4 * width + (channels5 if config.global_context else 0)
+    network.mano_head = ManoHead(encoded, config.mano_widths, config.slope)
+    network.object_head = ObjectHead(config)
+    network.classifier = ObjectClassifier(config) if config.object_classes else None
+
+
+def initialise(network: nn.Module, config: HFLNetConfig) -> None:
+    """Starting weights; the backbone's come from ImageNet in the original (see official.py)."""
+    backbone = network.get_submodule("backbone")
+    for name, module in network.named_modules():
+        inside = name.startswith("backbone.") and "pyramid" not in name
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Conv1d):
+            if inside or config.init == "kaiming":
+                # `pyramid` too: plain convolutions without norms keep the scale of their input
+                gain = 1.0 if "pyramid" in name else 2.0
+                fan = module.weight[0].numel()
+                nn.init.normal_(module.weight, std=(gain / fan) ** 0.5)
+            elif "pyramid" in name:
+                continue  # PyTorch's default, as in the original
+            else:
+                nn.init.normal_(module.weight, std=0.01 if isinstance(module, nn.Linear) else 0.001)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if config.init == "kaiming":
+        head = network.get_submodule("mano_head")
+        for linear in (head.pose, head.shape):
+            nn.init.normal_(linear.weight, std=0.01)
+        with torch.no_grad():  # no rotation
+            head.pose.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(16))
+        nn.init.normal_(network.get_submodule("object_head").out.weight, std=0.01)
+    for index in (2, 3):  # both streams start alike
+        twin = copy.deepcopy(getattr(backbone, f"hand_stage{index}"))
+        setattr(backbone, f"object_stage{index}", twin)
+
+
+def check_batch(batch: Batch, config: HFLNetConfig) -> None:
+    """Raise InputError unless the images have the size the network was built for."""
+    expected = (3, config.input_size, config.input_size)
+    if tuple(batch.image.shape[1:]) != expected:
+        raise InputError(
+            f"Batch.image: expected (B, {', '.join(map(str, expected))}), "
+            f"found {tuple(batch.image.shape)}"
+        )
+
+
+def roi_crops(maps: dict[str, Tensor], batch: Batch, config: HFLNetConfig) -> dict[str, Tensor]:
+    """x: hand map in the hand box; x_object: object map in the hand box; y: object map in the
+    object box; inter: hand map in both boxes' intersection; z: the same, 0 without intersection."""
+    hand, thing = maps["P2_hand"], maps["P2_obj"]
+    shared, exists = intersection(batch.hand_box, batch.object_box)
+
+    def crop(source: Tensor, box: Tensor) -> Tensor:
+        return roi_align(source, box, config.roi_size, 0.25, config.sampling_ratio)
+
+    inter = crop(hand, shared)
+    return {
+        "x": crop(hand, batch.hand_box),
+        "x_object": crop(thing, batch.hand_box),
+        "y": crop(thing, batch.object_box),
+        "inter": inter,
+        "z": inter * exists.to(inter.dtype)[:, None, None, None],
+    }
+
+
+def predict_hand(network: nn.Module, feature: Tensor, c5: Tensor) -> dict[str, Tensor]:
+    """Fused feature (B, C, R, R) -> activations and results of hand head, encoder, hand model."""
+    config, hand_model = network.config, network.hand
+    found = network.hand_head(feature)
+    encoding = network.hand_encoder(found["heatmaps"], found["hand_encoding"])
+    context = (c5.mean((2, 3)),) if config.global_context else ()
+    found |= {"mano_encoding": encoding}
+    found |= network.mano_head(torch.cat((encoding, *context), dim=1))
+    posed = hand_model(
+        found["rotations"], found["shape"], rotation_type="matrix", center=config.mano_center
+    )
+    found |= {"joints3d": posed.joints, "verts3d": posed.vertices}
+    return found
+
+
+def assemble(
+    batch: Batch,
+    hand: dict[str, Tensor],
+    thing: dict[str, Tensor],
+    *,
+    grasp_logits: Tensor | None = None,
+    object_class_logits: Tensor | None = None,
+    features: dict[str, Tensor] | None = None,
+) -> Prediction:
+    """Box-relative results -> Prediction in crop pixels. features always hold joints2d_box (B, 21,
+    2) and object_box_points (B, R * R, 21, 2), relative to their boxes."""
+    points = torch.stack((thing["obj_x"], thing["obj_y"]), dim=-1).flatten(1, 2)
+    kept = {"joints2d_box": hand["joints2d"], "object_box_points": points}
+    return Prediction(
+        joints=hand["joints3d"],
+        vertices=hand["verts3d"],
+        joints2d=in_pixels(hand["joints2d"], batch.hand_box),
+        rotations=hand["rotations"],
+        betas=hand["shape"],
+        grasp_logits=grasp_logits,
+        object_points2d=in_pixels(points, batch.object_box),
+        object_confidence=thing["obj_conf"].flatten(1, 2),
+        object_class_logits=object_class_logits,
+        features=kept | (features or {}),
+    )
+
+
+def without_gradient(config: HFLNetConfig) -> Iterator[str]:
+    """Name prefixes of parameters that no loss reaches."""
+    del config
+    return iter(())

@@ -1,0 +1,76 @@
+"""Counting as the papers count: the rules of the `thop` profiler, rewritten.
+
+Multiply-adds of the leaf layers that run: convolutions and linear layers, plus four operations per
+output element of every BatchNorm and LayerNorm. Products inside attention are matrix products
+between activations and are not counted; `attention=True` adds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """parameters: trainable ones of the whole module. macs: convolutions and linear layers.
+    norm_operations: four per element. attention_macs: products between activations."""
+
+    parameters: int
+    macs: int
+    norm_operations: int
+    attention_macs: int
+
+    @property
+    def counted(self) -> int:
+        """The papers' figure: macs + norm_operations."""
+        return self.macs + self.norm_operations
+
+
+def count_parameters(network: nn.Module) -> int:
+    """All parameters, each once however often its layer runs."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def measure(network: nn.Module, run: Callable[[], Any]) -> Size:
+    """Count while `run()` calls the network (once, in eval mode, without gradients)."""
+    sums = {"macs": 0, "norms": 0}
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            sums["macs"] += output.numel() * module.in_features
+        elif isinstance(module, nn.Conv1d | nn.Conv2d):
+            kernel = module.weight.shape[1:].numel()
+            sums["macs"] += output.numel() * kernel
+        else:
+            sums["norms"] += 4 * output.numel()
+
+    counted = (nn.Linear, nn.Conv1d, nn.Conv2d, *_NORMS)
+    hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, counted)]
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run()
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    attention = sum(
+        flops
+        for name, flops in counter.get_flop_counts().get("Global", {}).items()
+        if "attention" in str(name)
+    )
+    return Size(
+        parameters=count_parameters(network),
+        macs=sums["macs"],
+        norm_operations=sums["norms"],
+        attention_macs=attention // 2,
+    )
