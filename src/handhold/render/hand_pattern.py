@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handhold.errors import InputError
-from handhold.render.raycast import vertex_normals
+from handhold.render.mesh import vertex_normals
 from handhold.scene import FloatArray
 
 

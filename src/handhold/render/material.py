@@ -12,7 +12,8 @@ from handhold.errors import InputError
 from handhold.scene import FloatArray
 
 if TYPE_CHECKING:
-    from handhold.render.raycast import RenderMesh, Surface
+    from handhold.render.mesh import RenderMesh
+    from handhold.render.raycast import Surface
 
 _VALUES = np.arange(256) / 255
 SRGB_TO_LINEAR = np.where(

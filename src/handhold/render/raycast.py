@@ -1,5 +1,4 @@
-"""What every pixel sees: first hits of camera rays on triangle meshes, by Embree, without any
-OpenGL.
+"""What every pixel sees: first hits of camera rays on triangle meshes, by Embree, not OpenGL.
 
 Every mesh has its own accelerator, so a rigid object builds it once and is then moved for free, and
 what a mesh would cover if nothing stood before it (the amodal mask) comes with every cast. Camera
@@ -9,178 +8,27 @@ frame, metres, pixels as in `handhold.scene`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from handhold.errors import InputError
-from handhold.render.material import Material
+from handhold.render.mesh import FAR, RenderMesh, blend, floats, unit, vertex_normals
 from handhold.scene import Camera, FloatArray
 
-FAR = np.float32(1e30)
-
-
-class Accelerator:
-    """Embree's search tree over one mesh in the mesh's own frame."""
-
-    def __init__(self, vertices: FloatArray, faces: NDArray[Any]) -> None:
-        # Separate triangles load faster into embreex than indexed ones.
-        triangles = np.ascontiguousarray(vertices[faces], np.float32)
-        self._scene = EmbreeScene()
-        self._geometry = TriangleMesh(self._scene, triangles)
-
-    def first_hit(
-        self, origins: FloatArray, directions: FloatArray
-    ) -> tuple[FloatArray, NDArray[np.int32], FloatArray, FloatArray]:
-        """Distance along the ray (FAR = none), face (-1 = none), and barycentric u, v of N rays."""
-        found = self._scene.run(_floats(origins), _floats(directions), query="INTERSECT", output=1)
-        face = found["primID"]
-        return np.where(face >= 0, found["tfar"], FAR), face, found["u"], found["v"]
-
-    def blocked(
-        self, origins: FloatArray, directions: FloatArray, reach: FloatArray
-    ) -> NDArray[np.bool_]:
-        """True where something lies on the ray nearer than `reach` lengths of the direction."""
-        rays = _floats(origins), _floats(directions)
-        return self._scene.run(*rays, _floats(reach), query="OCCLUDED") >= 0
-
-
-def _floats(values: FloatArray) -> FloatArray:
-    return np.ascontiguousarray(values, np.float32)
-
-
-def vertex_normals(vertices: FloatArray, faces: NDArray[Any]) -> FloatArray:
-    """Unit normals (V, 3), the area-weighted mean over the faces around a vertex."""
-    corners = vertices[faces]
-    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    index = faces.ravel()
-    total = np.stack(
-        [
-            np.bincount(index, np.repeat(weighted[:, axis], 3), minlength=len(vertices))
-            for axis in range(3)
-        ],
-        axis=-1,
-    )
-    length = np.linalg.norm(total, axis=-1, keepdims=True)
-    return (total / np.maximum(length, 1e-20)).astype(np.float32)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RenderMesh:
-    """A mesh to be drawn.
-
-    vertices (V, 3) metres and faces (F, 3), outward counter-clockwise. Without `rotation` and
-    `translation` the vertices are in the camera frame; with them x_camera = rotation @ x +
-    translation, and `placed` moves the mesh without a new search tree. Looks: `material` decides
-    what to do with uv (V, 2) (v up), texture (h, w, 3) uint8 sRGB, vertex_colors (V, 3) uint8 sRGB,
-    rest (V, 3) (rest pose positions, for patterns that stick to a deforming mesh) and labels (V,)
-    int (part of a vertex). normals (V, 3): smooth normals in the vertices' frame; computed when
-    None. Vertices that a texture seam repeats should come with normals of their own.
-    Raises InputError for shapes that do not fit.
-    """
-
-    vertices: FloatArray
-    faces: NDArray[Any]
-    material: Material = field(default_factory=Material)
-    uv: FloatArray | None = None
-    texture: NDArray[np.uint8] | None = None
-    vertex_colors: NDArray[np.uint8] | None = None
-    rest: FloatArray | None = None
-    labels: NDArray[Any] | None = None
-    normals: FloatArray | None = None
-    rotation: FloatArray | None = None
-    translation: FloatArray | None = None
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        vertices = np.ascontiguousarray(self.vertices, np.float32)
-        faces = np.ascontiguousarray(self.faces, np.int32)
-        if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
-            raise InputError(
-                f"RenderMesh.vertices: expected finite (V, 3), found {np.shape(self.vertices)}"
-            )
-        if faces.ndim != 2 or faces.shape[1] != 3 or not len(faces):
-            raise InputError(f"RenderMesh.faces: expected (F, 3), found {np.shape(self.faces)}")
-        if faces.min() < 0 or faces.max() >= len(vertices):
-            raise InputError(
-                f"RenderMesh.faces: expected numbers below {len(vertices)}, "
-                f"found {faces.min()}..{faces.max()}"
-            )
-        for name, width in (
-            ("uv", 2),
-            ("vertex_colors", 3),
-            ("rest", 3),
-            ("normals", 3),
-            ("labels", None),
-        ):
-            value = getattr(self, name)
-            wanted = (len(vertices),) if width is None else (len(vertices), width)
-            if value is not None and np.shape(value) != wanted:
-                raise InputError(f"RenderMesh.{name}: expected {wanted}, found {np.shape(value)}")
-        object.__setattr__(self, "vertices", vertices)
-        object.__setattr__(self, "faces", faces)
-        if (self.rotation is None) != (self.translation is None):
-            raise InputError("RenderMesh: expected rotation and translation, or neither")
-        for name, shape in (("rotation", (3, 3)), ("translation", (3,))):
-            value = getattr(self, name)
-            if value is not None:
-                if np.shape(value) != shape:
-                    raise InputError(
-                        f"RenderMesh.{name}: expected {shape}, found {np.shape(value)}"
-                    )
-                object.__setattr__(self, name, np.asarray(value, np.float32))
-
-    def placed(self, rotation: FloatArray, translation: FloatArray) -> RenderMesh:
-        """The same mesh at another pose (3, 3), (3,), sharing the search tree and the normals."""
-        moved = replace(
-            self, rotation=rotation, translation=translation, normals=self.smooth_normals
-        )
-        for shared in ("accelerator", "looks"):
-            moved.__dict__[shared] = getattr(self, shared)
-        return moved
-
-    @cached_property
-    def accelerator(self) -> Accelerator:
-        return Accelerator(self.vertices, self.faces)
-
-    @cached_property
-    def looks(self) -> dict[str, Any]:
-        """Room for what a material computes once a mesh (texture pyramids)."""
-        return {}
-
-    @cached_property
-    def smooth_normals(self) -> FloatArray:
-        if self.normals is not None:
-            return np.asarray(self.normals, np.float32)
-        return vertex_normals(self.vertices, self.faces)
-
-    @cached_property
-    def camera_vertices(self) -> FloatArray:
-        """Vertices (V, 3) in the camera frame."""
-        if self.rotation is None or self.translation is None:
-            return self.vertices
-        return self.vertices @ self.rotation.T + self.translation
-
-    @cached_property
-    def camera_normals(self) -> FloatArray:
-        """Smooth normals (V, 3) in the camera frame."""
-        if self.rotation is None:
-            return self.smooth_normals
-        return self.smooth_normals @ self.rotation.T
-
-    def to_own_frame(
-        self, origins: FloatArray, directions: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Rays of the camera frame in the frame of the vertices."""
-        if self.rotation is None or self.translation is None:
-            return origins, directions
-        moved = (origins - self.translation) @ self.rotation
-        return moved, directions @ self.rotation
+__all__ = [
+    "Hits",
+    "RenderMesh",
+    "Scene3D",
+    "Surface",
+    "cast",
+    "ray_directions",
+    "surfaces",
+    "vertex_normals",
+    "visible",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,8 +68,15 @@ class Hits:
         was hit.
         """
         out = np.zeros((self.mesh.size, 3), np.float32)
-        for surface in surfaces(scene, self):
-            out[surface.index] = surface.normals
+        for number, mesh in enumerate(scene.meshes):
+            index = np.flatnonzero(self.mesh.ravel() == number)
+            face = self.face.ravel()[index]
+            u, v = self.u.ravel()[index], self.v.ravel()[index]
+            weights = np.stack([1 - u - v, u, v], axis=1)
+            normals = unit(blend(weights, mesh.faces[face], mesh.camera_normals))
+            seen = self.directions.reshape(-1, 3)[index]
+            away = np.einsum("nc,nc->n", mesh.camera_facets[face], seen) > 0
+            out[index] = np.where(away[:, None], -normals, normals)
         return out.reshape(self.directions.shape)
 
 
@@ -250,7 +105,7 @@ class Surface:
 
     def interpolate(self, values: FloatArray) -> FloatArray:
         """Vertex values (V, C) at the hits (N, C)."""
-        return np.einsum("nk,nkc->nc", self.weights, values[self.corners])
+        return blend(self.weights, self.corners, values)
 
     def labels(self) -> NDArray[Any]:
         """Part label (N,) of the nearest corner; -1 when the mesh has none."""
@@ -367,19 +222,24 @@ def surfaces(scene: Scene3D, hits: Hits, focal: float = 500.0) -> list[Surface]:
         u, v = hits.u.ravel()[index], hits.v.ravel()[index]
         corners = mesh.faces[hits.face.ravel()[index]]
         weights = np.stack([1 - u - v, u, v], axis=1)
-        points = mesh.camera_vertices[corners]
-        positions = np.einsum("nk,nkc->nc", weights, points)
-        corner_normals = mesh.camera_normals[corners]
-        normals = _unit(np.einsum("nk,nkc->nc", weights, corner_normals))
-        facets = _unit(np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]))
-        views = -_unit(hits.directions.reshape(-1, 3)[index])
+        directions = hits.directions.reshape(-1, 3)[index]
+        positions = (
+            hits.origins.reshape(-1, 3)[index] + hits.depth.ravel()[index, None] * directions
+        )
+        normals = unit(blend(weights, corners, mesh.camera_normals))
+        facets = mesh.camera_facets[hits.face.ravel()[index]]
+        views = -unit(directions)
         inside = np.where(np.einsum("nc,nc->n", facets, views) < 0, np.float32(-1), np.float32(1))
-        facets *= inside[:, None]
+        facets = facets * inside[:, None]
         normals *= inside[:, None]
-        corner_normals = corner_normals * inside[:, None, None]
         # J. Hanika, Hacking the shadow terminator, Ray Tracing Gems II (2021), chapter 4.
-        below = np.minimum(np.einsum("nkc,nkc->nk", positions[:, None] - points, corner_normals), 0)
-        lift = -np.einsum("nk,nk,nkc->nc", weights, below, corner_normals)
+        lift = np.zeros_like(positions)
+        for corner in range(3):
+            number_of = corners[:, corner]
+            upright = mesh.camera_normals[number_of] * inside[:, None]
+            away = positions - mesh.camera_vertices[number_of]
+            below = np.minimum(np.einsum("nc,nc->n", away, upright), 0) * weights[:, corner]
+            lift -= below[:, None] * upright
         found.append(
             Surface(
                 mesh=mesh,
@@ -396,11 +256,6 @@ def surfaces(scene: Scene3D, hits: Hits, focal: float = 500.0) -> list[Surface]:
             )
         )
     return found
-
-
-def _unit(vectors: FloatArray) -> FloatArray:
-    length = np.sqrt(np.einsum("nc,nc->n", vectors, vectors))
-    return vectors / np.maximum(length, np.float32(1e-20))[:, None]
 
 
 def visible(
@@ -425,7 +280,7 @@ def visible(
     are both >= 0, they agree: a joint of one finger seen through another finger is hidden, however
     near the two are.
     """
-    points = _floats(points)
+    points = floats(points)
     result = points[:, 2] > 1e-6
     safe = np.where(result[:, None], points, np.array([0, 0, 1], np.float32))
     pixels = camera.project(safe)

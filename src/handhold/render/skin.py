@@ -14,6 +14,7 @@ import numpy as np
 from handhold.errors import InputError
 from handhold.render.hand_pattern import HandPattern
 from handhold.render.material import Looks
+from handhold.render.mesh import cross
 from handhold.render.noise import WaveNoise
 from handhold.render.raycast import Surface
 from handhold.scene import FloatArray
@@ -37,9 +38,10 @@ _XYZ_TO_RGB = np.array(
         [3.2404542, -1.5371385, -0.4985314],
         [-0.9692660, 1.8760108, 0.0415560],
         [0.0556434, -0.2040259, 1.0572252],
-    ]
+    ],
+    np.float32,
 )
-_WHITE = np.array([0.95047, 1.0, 1.08883])
+_WHITE = np.array([0.95047, 1.0, 1.08883], np.float32)
 
 
 def lab_to_linear(lab: FloatArray) -> FloatArray:
@@ -160,6 +162,10 @@ class SkinMaterial:
             if number + 1 == digit_start:
                 near = np.flatnonzero((labels == number + 1) | (labels == 0))
             offset = rest[near] - features.joints[number + 1].astype(np.float32)
+            within = np.einsum("nc,nc->n", offset, offset) < np.float32(0.03**2)
+            near, offset = near[within], offset[within]
+            if not len(near):
+                continue
             along = offset @ features.crease_normals[number].astype(np.float32) + wave[near]
             reach = np.einsum("nc,nc->n", offset, offset)
             close = np.exp(-reach / np.float32(2 * 0.012**2))
@@ -347,11 +353,12 @@ def _noise(seed: int) -> _Noises:
 def _to_camera(gradient: FloatArray, rest: FloatArray, surface: Surface) -> FloatArray:
     """Surface gradients (N, 3) given in the rest pose, carried over to the posed triangles."""
     mesh = surface.mesh
-    resting = np.asarray(mesh.rest, np.float32)[surface.corners]
-    posed = mesh.camera_vertices[surface.corners]
-    first, second = posed[:, 1] - posed[:, 0], posed[:, 2] - posed[:, 0]
-    normal = np.cross(first, second)
+    resting = np.asarray(mesh.rest, np.float32)
+    a, b, c = surface.corners.T
+    start, posed = resting[a], mesh.camera_vertices[a]
+    first, second = mesh.camera_vertices[b] - posed, mesh.camera_vertices[c] - posed
+    normal = cross(first, second)
     size = np.maximum(np.einsum("nc,nc->n", normal, normal), np.float32(1e-20))
-    along = np.einsum("nc,nc->n", gradient, resting[:, 1] - resting[:, 0]) / size
-    other = np.einsum("nc,nc->n", gradient, resting[:, 2] - resting[:, 0]) / size
-    return np.cross(second, normal) * along[:, None] + np.cross(normal, first) * other[:, None]
+    along = np.einsum("nc,nc->n", gradient, resting[b] - start) / size
+    other = np.einsum("nc,nc->n", gradient, resting[c] - start) / size
+    return cross(second, normal) * along[:, None] + cross(normal, first) * other[:, None]

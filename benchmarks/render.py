@@ -1,0 +1,118 @@
+"""Complete synthetic samples a second: one hand, one textured object, a background, all labels.
+
+    taskset -c 0 python benchmarks/render.py [--size 128] [--seconds 5] [--levels 0]
+
+Everything that changes from sample to sample is inside the timed loop: hand vertices (subdivided),
+search tree of the hand, object pose, RGB with shadows and anti-aliased outlines, depth, normals,
+ids, visible and amodal masks, visibility of 21 joints. Posing the hand model is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from handhold.hand.anatomy import sample_pose
+from handhold.hand.model import HandModel
+from handhold.render.hand_pattern import HandPattern, free_hand_features
+from handhold.render.lights import random_lighting
+from handhold.render.raycast import RenderMesh, Scene3D, visible
+from handhold.render.shade import render
+from handhold.render.skin import random_skin
+from handhold.render.subdivision import loop_subdivision
+from handhold.scene import Camera
+
+
+def textured_can() -> RenderMesh:
+    """A cylinder of about 2,400 faces with a random 256-pixel texture."""
+    can = trimesh.creation.cylinder(radius=0.033, height=0.1, sections=37)
+    can = can.subdivide().subdivide()
+    angle = np.arctan2(can.vertices[:, 1], can.vertices[:, 0]) / (2 * np.pi) + 0.5
+    uv = np.stack([angle, can.vertices[:, 2] / 0.1 + 0.5], axis=1)
+    texture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    return RenderMesh(vertices=can.vertices, faces=can.faces, uv=uv, texture=texture)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--levels", type=int, default=0, help="Loop subdivisions of the hand")
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    model = HandModel.free()
+    size = arguments.size
+    labels = model.weights.argmax(1).numpy()
+    fine = loop_subdivision(model.faces.numpy(), 778, arguments.levels)
+    rest, fine_labels = fine(model.template.numpy()), fine.labels(labels)
+    pattern = HandPattern.build(free_hand_features(), rest, fine.faces, fine_labels)
+    rng = np.random.default_rng(0)
+    poses = torch.tensor(sample_pose(rng, 32), dtype=torch.float32)
+    with torch.no_grad():
+        out = model(poses)
+    turns = Rotation.random(32, rng=rng).as_matrix()
+    centre = np.array([0.0, 0.0, 0.5])
+    middle = out.vertices.mean(dim=1, keepdim=True)
+    vertices = np.einsum("nvc,ndc->nvd", (out.vertices - middle).numpy(), turns) + centre
+    joints = np.einsum("nvc,ndc->nvd", (out.joints - middle).numpy(), turns) + centre
+    can = textured_can()
+    intrinsics = np.array([[2.2 * size, 0, size / 2], [0, 2.2 * size, size / 2], [0, 0, 1]])
+    camera = Camera(intrinsics=intrinsics, width=size, height=size)
+    background = rng.integers(0, 256, (size, size, 3), np.uint8)
+    part_of_label = np.array([-1] + [number // 3 for number in range(15)])
+    covered: list[float] = []
+
+    def sample(number: int) -> None:
+        k = number % 32
+        skin = random_skin(rng, pattern)
+        hand = RenderMesh(
+            vertices=fine(vertices[k]),
+            faces=fine.faces,
+            material=skin,
+            rest=rest,
+            labels=fine_labels,
+        )
+        item = can.placed(turns[-k], centre + [0.02, 0.01, -0.03])
+        scene = Scene3D([hand, item])
+        picture = render(scene, camera, random_lighting(rng, background), background)
+        hits = picture.hits
+        hits.normals(scene)
+        masks = hits.visible_mask(0), hits.visible_mask(1), hits.amodal_mask(0), hits.amodal_mask(1)
+        visible(scene, joints[k], camera, own=0, point_parts=None, part_of_label=part_of_label)
+        covered.append(float((masks[0] | masks[1]).mean()))
+
+    for number in range(5):
+        sample(number)
+    if arguments.profile:
+        import cProfile
+
+        profile = cProfile.Profile()
+        profile.enable()
+    start, busy, number = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - start < arguments.seconds:
+        sample(number)
+        number += 1
+    wall, passed = time.perf_counter() - start, time.process_time() - busy
+    if arguments.profile:
+        profile.disable()
+        profile.print_stats("tottime")
+    print(
+        f"{size}x{size}, hand {len(fine.faces)} faces, object {len(can.faces)} faces, "
+        f"{np.mean(covered):.0%} of the pixels covered: {number / passed:.1f} samples a second of "
+        f"processor time ({1e3 * passed / number:.1f} ms each), {number / wall:.1f} by the clock"
+    )
+
+
+if __name__ == "__main__":
+    main()
