@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -77,6 +78,9 @@ def run(options: Predict) -> int:
     from handhold.inference.camera_source import check_fov, parse_intrinsics
     from handhold.inference.writing import parse_formats, plan_names, prepare_folder, write_results
 
+    # waiting threads that spin make prediction ten times slower where other programs compute, too;
+    # OpenMP reads this when PyTorch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # a damaged EXIF block beside a good picture is no news to the user
     warnings.filterwarnings("ignore", module=r"PIL\.")
     formats = parse_formats(options.format)
