@@ -96,8 +96,11 @@ def shade(
     light, coverage = np.zeros((count, 3), np.float32), np.zeros(count, np.float32)
     for surface in base:
         inner = ~is_edge[surface.index]
+        if not inner.any():
+            continue
         kept = _take(surface, inner)
-        light[kept.index] = _radiance(kept, kept.index, shadows[surface.number], lighting)
+        shares = shadows[surface.number].inside(kept.index)
+        light[kept.index] = _radiance(kept, shares, lighting)
         coverage[kept.index] = 1
     if len(edges):
         offsets = _OFFSETS[samples]
@@ -113,7 +116,8 @@ def shade(
             shadow = shadows.get(surface.number)
             if shadow is None:
                 shadow = _Shadows(scene, surface, lighting, None)
-            color = _radiance(surface, pixel, shadow, lighting) * share
+            shares = shadow.at_outline(pixel, surface.positions[:, 2])
+            color = _radiance(surface, shares, lighting) * share
             for channel in range(3):
                 light[:, channel] += np.bincount(pixel, color[:, channel], minlength=count)
             coverage += np.bincount(pixel, minlength=count).astype(np.float32) * share
@@ -170,42 +174,62 @@ def _outlines(hits: Hits) -> NDArray[np.intp]:
 
 
 class _Shadows:
-    """How much of each light, and of the sky, reaches the pixels of one mesh; smoothed over 3x3
-    pixels of that mesh.
+    """How much of each light, and of the sky, reaches the pixels of one mesh.
+
+    Inside, the one ray a pixel is averaged over 3x3 pixels; at outlines over those of the 3x3
+    pixels that show the same mesh at the same depth, so that nothing leaks round a finger.
     """
 
     def __init__(
         self, scene: Scene3D, surface: Surface, lighting: Lighting, shape: tuple[int, ...] | None
     ) -> None:
-        self._maps: list[FloatArray | None] = []
-        self._sky: FloatArray | None = None
+        channels = len(lighting.lights) + 1
+        self._width = 0
+        self._whole = np.ones((channels, 1), np.float32)
         if shape is None:  # a mesh seen only between pixel centres: too small for shadows
-            self._maps = [None] * len(lighting.lights)
             return
-        width = shape[1]
+        self._width = width = shape[1]
         tile = (surface.index // width % 3) * 3 + surface.index % width % 3
+        raw = np.zeros((channels, *shape), np.float32)
+        flat = raw.reshape(channels, -1)
+        for number, light in enumerate(lighting.lights):
+            flat[number, surface.index] = _light_share(scene, surface, light, tile)
+        sky = 1.0
+        if lighting.occlusion_reach > 0:
+            sky = _sky_share(scene, surface, lighting.occlusion_reach, tile)
+        flat[-1, surface.index] = sky
         filled = np.zeros(shape, np.float32)
         filled.ravel()[surface.index] = 1
-        weight = cv2.blur(filled, (3, 3), borderType=cv2.BORDER_REFLECT)
+        depth = np.zeros(shape, np.float32)
+        depth.ravel()[surface.index] = surface.positions[:, 2]
+        weight = np.maximum(_blurred(filled), np.float32(1e-4))
+        self._smooth = np.stack([_blurred(image) / weight for image in raw]).reshape(channels, -1)
+        self._raw, self._filled, self._depth = flat, filled.ravel(), depth.ravel()
 
-        def smoothed(values: FloatArray) -> FloatArray:
-            image = np.zeros(shape, np.float32)
-            image.ravel()[surface.index] = values
-            total = cv2.blur(image, (3, 3), borderType=cv2.BORDER_REFLECT)
-            mean = np.where(weight > 1e-4, total / np.maximum(weight, np.float32(1e-4)), 1)
-            return mean.astype(np.float32).ravel()
+    def inside(self, pixels: NDArray[np.intp]) -> FloatArray:
+        """Shares (lights + sky, N) at pixels that one surface fills."""
+        return self._smooth[:, pixels]
 
-        for light in lighting.lights:
-            self._maps.append(smoothed(_light_share(scene, surface, light, tile)))
-        if lighting.occlusion_reach > 0:
-            self._sky = smoothed(_sky_share(scene, surface, lighting.occlusion_reach, tile))
+    def at_outline(self, pixels: NDArray[np.intp], depth: FloatArray) -> FloatArray:
+        """Shares (lights + sky, N) for points at `depth` (N,) somewhere in outline pixels."""
+        if not self._width:
+            return np.broadcast_to(self._whole, (len(self._whole), len(pixels)))
+        total = np.full(len(pixels), 1e-12, np.float32)
+        result = np.zeros((len(self._raw), len(pixels)), np.float32)
+        last = len(self._filled) - 1
+        for step in (0, -1, 1, -self._width, self._width):
+            near = np.clip(pixels + step, 0, last)
+            apart = (self._depth[near] - depth) * np.float32(1 / 0.004)
+            weight = self._filled[near] / (np.float32(1e-3) + apart * apart)
+            total += weight
+            result += weight * self._raw[:, near]
+        result /= total
+        result[:, total < 1e-9] = 1
+        return result
 
-    def of_light(self, number: int, pixels: NDArray[np.intp]) -> FloatArray:
-        chosen = self._maps[number]
-        return np.ones(len(pixels), np.float32) if chosen is None else chosen[pixels]
 
-    def of_sky(self, pixels: NDArray[np.intp]) -> FloatArray:
-        return np.ones(len(pixels), np.float32) if self._sky is None else self._sky[pixels]
+def _blurred(image: FloatArray) -> FloatArray:
+    return np.asarray(cv2.blur(image, (3, 3), borderType=cv2.BORDER_REFLECT), np.float32)
 
 
 def _disc9() -> FloatArray:
@@ -260,20 +284,19 @@ def _sky_share(
     spot = _DISC[tile] * np.float32(0.96)
     rise = np.sqrt(np.maximum(1 - (spot**2).sum(axis=1, keepdims=True), np.float32(0)))
     rays = surface.normals * rise + first * spot[:, :1] + second * spot[:, 1:]
+    # Rays that would start below the flat triangle are mirrored up.
+    above = np.einsum("nc,nc->n", rays, surface.facets) - np.float32(0.03)
+    rays -= np.minimum(2 * above, 0)[:, None] * surface.facets
     limit = np.full(len(tile), reach, np.float32)
     return 1 - scene.blocked(surface.origins, rays.astype(np.float32), limit).astype(np.float32)
 
 
-def _radiance(
-    surface: Surface, pixels: NDArray[np.intp], shadows: _Shadows, lighting: Lighting
-) -> FloatArray:
-    """Linear light (N, 3) leaving the hits towards the viewer. `pixels` (N,): where to look up
-    shadows.
-    """
+def _radiance(surface: Surface, shares: FloatArray, lighting: Lighting) -> FloatArray:
+    """Linear light (N, 3) leaving the hits towards the viewer; `shares` (lights + sky, N)."""
     looks = surface.mesh.material.evaluate(surface)
     normals, views = looks.normals, surface.views
     facing = np.maximum(np.einsum("nc,nc->n", normals, views), np.float32(0.05))
-    open_sky = shadows.of_sky(pixels)
+    open_sky = shares[-1]
     fill = lighting.ambient(normals)
     # Light bounced between bright neighbours colours the corners (A. Jimenez et al., Practical
     # real-time strategies for accurate indirect occlusion, 2016, eq. 10 in spirit): a dark corner
@@ -289,7 +312,7 @@ def _radiance(
     for number, light in enumerate(lighting.lights):
         towards, _, power = light.reaching(surface.positions)
         cosine = np.einsum("nc,nc->n", normals, towards)
-        free = shadows.of_light(number, pixels)
+        free = shares[number]
         diffuse = diffuse + power * _soft_cosine(cosine, free, looks)
         lit = np.maximum(cosine, 0) * free
         gloss = gloss + power * (_highlight(looks, towards, views, cosine, facing) * lit)[:, None]

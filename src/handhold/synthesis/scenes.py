@@ -135,9 +135,9 @@ def make_scene(seed: int, index: int, config: SceneConfig | None = None) -> Samp
 
 
 def _kind(rng: np.random.Generator, config: SceneConfig) -> Kind:
-    shares = [1 - config.holding - config.near, config.holding, config.near]
+    shares = [max(0.0, 1 - config.holding - config.near), config.holding, config.near]
     kinds: tuple[Kind, ...] = ("bare", "holding", "near")
-    return kinds[int(rng.choice(3, p=shares))]
+    return kinds[int(rng.choice(3, p=np.array(shares) / sum(shares)))]
 
 
 def _background(rng: np.random.Generator, config: SceneConfig) -> NDArray[np.uint8]:
