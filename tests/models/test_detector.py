@@ -342,14 +342,13 @@ def test_weights_round_trip_and_wrong_files(tmp_path):
     assert all(
         torch.allclose(value, own[key], rtol=1e-3, atol=1e-6) for key, value in halved.items()
     )
-    tensors = load_file(path)
-    save_file(tensors, tmp_path / "nameless.safetensors")
-    with pytest.raises(WeightsError, match=r"nameless.*hand-detector"):
-        load_detector(tmp_path / "nameless.safetensors")
-    header = {"name": "hand-detector", "config": "{}"}  # the default, wider configuration
-    save_file(tensors, tmp_path / "narrow.safetensors", metadata=header)
-    with pytest.raises(WeightsError, match=r"narrow.*does not fit"):
-        load_detector(tmp_path / "narrow.safetensors")
+    for model, config in (("unihope", "{}"), ("hand-detector", "{}")):  # {}: wider than these
+        header = {"format": "handhold-1", "model": model, "config": config, "extra": "{}"}
+        save_file(load_file(path), tmp_path / f"{model}.safetensors", metadata=header)
+    with pytest.raises(WeightsError, match=r"expected the weights of 'hand-detector'"):
+        load_detector(tmp_path / "unihope.safetensors")
+    with pytest.raises(WeightsError, match=r"hand-detector\.safetensors: does not fit"):
+        load_detector(tmp_path / "hand-detector.safetensors")
     with pytest.raises(MissingFileError):
         load_detector(tmp_path / "none.safetensors")
 
