@@ -106,6 +106,19 @@ def configured(options: Train, base: TrainConfig) -> TrainConfig:
     return dataclasses.replace(base, **changes)
 
 
+def _base(recipe: TrainConfig, folder: Path, options: Train) -> TrainConfig:
+    """The configuration of the run in the folder, or the recipe's when there is none."""
+    from handhold.training.checkpoints import CHECKPOINT_NAME, load_checkpoint
+
+    checkpoint = folder / CHECKPOINT_NAME
+    if options.fresh or not checkpoint.exists():
+        return recipe
+    earlier = load_checkpoint(checkpoint).config
+    if earlier.recipe != recipe.recipe:
+        raise InputError(f"{folder}: holds a run of {earlier.recipe!r}, not of {recipe.recipe!r}")
+    return earlier
+
+
 def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
     """Train a network from images with labels, or go on with a run.
 
@@ -125,39 +138,40 @@ def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
 
     if options.name == "list":
         for name, recipe in RECIPES.items():
-            print(f"{name:<24} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+            print(f"{name:<20} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+        print(f"{'unihope':<20} Both stages of UniHOPE, one after the other.")
         return 0
-    if options.name not in RECIPES:
-        raise InputError(f"unknown recipe {options.name!r}; there are: {', '.join(RECIPES)}")
     try:
         import torch
 
         from handhold.training.build import build_task
-        from handhold.training.checkpoints import CHECKPOINT_NAME, load_checkpoint
         from handhold.training.run import train as run
+        from handhold.training.stages import STAGES, train_stages
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("lightning", "matplotlib"):
             raise
         raise MissingExtraError("training needs: pip install 'handhold[train]'") from error
+    if options.name not in {*RECIPES, *STAGES}:
+        names = ", ".join([*RECIPES, *STAGES])
+        raise InputError(f"unknown recipe {options.name!r}; there are: {names}")
     if options.threads:
         torch.set_num_threads(options.threads)
-    recipe = RECIPES[options.name]()
     folder = options.out or Path("runs") / options.name
-    base, earlier = recipe, folder / CHECKPOINT_NAME
-    if earlier.exists() and not options.fresh:
-        base = load_checkpoint(earlier).config
-        if base.recipe != options.name:
-            raise InputError(f"{folder}: holds a run of {base.recipe!r}, not of {options.name!r}")
-    config = configured(options, base)
     console = None if options.quiet else Console()
-    result = run(
-        config,
-        build_task,
-        folder,
-        fresh=options.fresh,
-        time_limit=options.time_limit,
-        console=console,
-    )
+    common: dict[str, Any] = {
+        "fresh": options.fresh,
+        "time_limit": options.time_limit,
+        "console": console,
+    }
+    if options.name in STAGES:
+        configs = [
+            configured(options, _base(recipe(), folder / f"stage{n}", options))
+            for n, recipe in enumerate(STAGES[options.name], 1)
+        ]
+        result = train_stages(configs, build_task, folder, **common)
+    else:
+        config = configured(options, _base(RECIPES[options.name](), folder, options))
+        result = run(config, build_task, folder, **common)
     if console:
         console.print(f"use it with: --weights {result.weights}", highlight=False)
     return 130 if result.stopped in ("SIGINT", "SIGTERM") else 0

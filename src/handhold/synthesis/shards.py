@@ -326,7 +326,7 @@ def next_sample(folder: str | Path, shard_size: int = 1000, start: int = 0) -> i
 
 
 def shard_files(where: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The tar files of a folder, a pattern such as `folder/shard-0*.tar`, a file, or a list of these; sorted.
+    """The tar files of a folder, a pattern (`folder/shard-0*.tar`), a file, or a list of these.
 
     Raises MissingFileError when there is none.
     """

@@ -93,7 +93,9 @@ class Keeper(Callback):
         except ValueError:  # not in the main thread: no signals to catch
             self._handlers.clear()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         steps, minutes = self.config.checkpoint_steps, self.config.checkpoint_minutes
         due = bool(steps) and pl_module.done % steps == 0
         due |= bool(minutes) and time.monotonic() - self._saved_at >= 60 * minutes
@@ -148,7 +150,9 @@ class Report(Callback):
         """Renew metrics.jsonl."""
         replace_text(self.folder / METRICS_NAME, curves.metrics_text(self.rows))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         module: TrainingModule = pl_module
         for name, value in module.latest.items():
             self._sums[name if name == "gradient_norm" else f"loss/{name}"] += float(value)

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from handhold.errors import FileFormatError, MissingFileError
+from handhold.errors import FileFormatError, MissingFileError, WeightsError
 from handhold.training.config import TrainConfig
 
 FORMAT = 1
@@ -78,3 +81,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: not a checkpoint of handhold: {error}") from error
+
+
+def start_from(path: str | Path, network: nn.Module) -> list[str]:
+    """Give the network every tensor of a checkpoint or weights file that fits by name and shape.
+
+    Of a checkpoint the averaged weights are taken. Returns the names that keep their fresh values.
+    Raises MissingFileError, FileFormatError, or WeightsError when nothing fits.
+    """
+    path = Path(path)
+    if path.suffix == ".ckpt":
+        state = load_checkpoint(path).state
+        found: dict[str, Tensor] = state["ema"] or state["network"]
+    elif path.is_file():
+        try:
+            found = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise FileFormatError(f"{path}: not a safetensors file: {error}") from error
+    else:
+        raise MissingFileError(f"{path}: no weights there")
+    own = network.state_dict()
+    fits = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    if not fits:
+        raise WeightsError(f"{path}: none of its {len(found)} tensors fits the network")
+    network.load_state_dict(fits, strict=False)
+    return sorted(own.keys() - fits.keys())

@@ -13,6 +13,7 @@ from handhold.errors import FileFormatError, InputError
 # Fields that may differ between a run and its continuation: they do not change what one step does.
 FREE_FIELDS = frozenset(
     {
+        "start_from",
         "workers",
         "devices",
         "checkpoint_steps",

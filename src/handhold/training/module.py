@@ -42,7 +42,9 @@ class Ema:
     def update(self, step: int) -> None:
         """Move towards the network after optimiser step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._own, self._live, 1 - decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            self._own, self._live, 1 - decay
+        )
         for own, live in self._whole:
             own.copy_(live)
 

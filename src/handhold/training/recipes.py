@@ -76,7 +76,7 @@ def hflnet(**changes: Any) -> TrainConfig:
         "model": "hflnet",
         "recipe": "hflnet",
         "preparation": "dexycb",
-        "network": {"input_size": 256, "heads": 4},
+        "network": {"input_size": 256, "heads": 4, "mano_center": 0},
         "epochs": 40.0,
         "batch_size": 64,
         "lr": 1e-4,

@@ -21,6 +21,7 @@ from handhold.training.checkpoints import (
     METRICS_NAME,
     WEIGHTS_NAME,
     load_checkpoint,
+    start_from,
 )
 from handhold.training.config import TrainConfig
 from handhold.training.curves import Row
@@ -70,6 +71,10 @@ def train(
 
     torch.manual_seed(config.seed)  # the first weights
     method = task(config)
+    if earlier is None and config.start_from is not None:
+        fresh_names = start_from(config.start_from, method.network)
+        if console:
+            console.print(f"starting from {config.start_from}; {len(fresh_names)} tensors are new")
     stream = BatchStream(config, method)
     total = config.total_steps(stream.epoch_items)
     done = earlier.done if earlier else 0

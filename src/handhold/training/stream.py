@@ -6,6 +6,7 @@ import dataclasses
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -76,11 +77,11 @@ class SyntheticScenes:
 
     hands: list[int] | None = None
 
-    def __init__(self, seed: int, config: Any = None) -> None:
+    def __init__(self, seed: int, *, paired: bool = False, mano: str | None = None) -> None:
         from handhold.synthesis.scenes import SceneConfig
 
         self.seed = seed
-        self.config = config if config is not None else SceneConfig()
+        self.config = SceneConfig(paired=paired, mano=Path(mano) if mano else None)
 
     def __len__(self) -> int:
         return ENDLESS
@@ -91,11 +92,12 @@ class SyntheticScenes:
         return make_scene(self.seed, number, self.config)
 
 
-def open_samples(spec: DataSpec, part: Part, skip: frozenset[str] = frozenset()) -> SampleSet:
+def open_samples(spec: DataSpec, part: Part, task: Task, config: TrainConfig) -> SampleSet:
     """The samples of a source: those to train on, those it holds out, or all."""
+    skip = task.skip if config.pairs else task.skip | {"bare_image"}
     if spec.kind == "synthetic":
-        seed = int(spec.where or 0)
-        return SyntheticScenes(seed + (HELD_OUT_SEED if part == "held_out" else 0))
+        seed = int(spec.where or 0) + (HELD_OUT_SEED if part == "held_out" else 0)
+        return SyntheticScenes(seed, paired=config.pairs, mano=config.mano)
     if spec.kind == "photos":
         return PhotoFolder(spec.where, part)
     shards = ShardDataset(spec.where, skip=skip)
@@ -122,7 +124,7 @@ class BatchStream(Dataset[Any]):
         if given and len(given) < len(specs):
             raise InputError(f"data {' '.join(config.data)}: give every source a weight, or none")
         view = HandItems if task.per == "hand" else ImageItems
-        self.sets = [view(open_samples(spec, "train", task.skip)) for spec in specs]
+        self.sets = [view(open_samples(spec, "train", task, config)) for spec in specs]
         lengths = [len(x) for x in self.sets]
         for text, length in zip(config.data, lengths, strict=True):
             if not length:
@@ -201,7 +203,7 @@ def validation_batches(config: TrainConfig, task: Task) -> Iterator[tuple[str, A
     for text in config.validation or config.data:
         spec = DataSpec.parse(text)
         part: Part = "held_out" if (spec.kind, spec.where) in trained_on else "all"
-        samples = open_samples(spec, part, task.skip)
+        samples = open_samples(spec, part, task, config)
         view = (HandItems if task.per == "hand" else ImageItems)(samples)
         count = min(len(view), config.validation_items)
         stride = 1 if len(view) >= ENDLESS else len(view) / max(1, count)
