@@ -213,6 +213,7 @@ def test_refused_before_any_work(photo, tmp_path, capsys):
     png = tmp_path / "photo.png"
     Image.open(photo).save(png)
     refused([png, "--out", tmp_path], capsys, "photo.png", "replace")
+    refused([tmp_path, "--out", tmp_path], capsys, "photos the next time")
     refused([photo, "--out", out, "--device", "toaster"], capsys, "toaster")
 
 

@@ -91,6 +91,11 @@ def run(options: Predict) -> int:
             raise InputError("predict: give --intrinsics or --fov, not both")
     files = collect(options.photos)
     boxes = None if options.boxes is None else _boxes(options.boxes, files)
+    if "png" in formats and any(path.resolve() == options.out.resolve() for path in options.photos):
+        raise InputError(
+            f"{options.out}: the pictures would be taken for photos the next time; choose an "
+            "output folder other than the photos'"
+        )
     names = plan_names(files, options.out, formats)
     prepare_folder(options.out)
 
