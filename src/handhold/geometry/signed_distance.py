@@ -157,8 +157,8 @@ class GridDistance:
         self._last = (size - 1).astype(np.float32)
         stride = np.asarray([size[1] * size[2], size[2], 1])
         corner = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(8, 3)
-        self._stride = stride.astype(np.int64)
-        self._corner = (corner @ stride).astype(np.int64)
+        self._stride = stride.astype(np.int32)
+        self._corner = (corner @ stride).astype(np.int32)
 
     def _nodes(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         return self.origin + index * self.spacing
@@ -187,8 +187,8 @@ class GridDistance:
 
     def distance(self, points: FloatArray) -> NDArray[np.float32]:
         """Distance (...) in metres of points (..., 3), without the gradient: faster."""
-        mixed, outside = self._interpolate(points, self.values.reshape(-1, 1))
-        return mixed[..., 0] + outside
+        mixed, outside = self._interpolate(points, self.values.reshape(-1))
+        return mixed + outside
 
     def _interpolate(
         self, points: FloatArray, table: NDArray[np.float32]
@@ -196,14 +196,16 @@ class GridDistance:
         shape = np.shape(points)
         if not shape or shape[-1] != 3:
             raise InputError(f"points: expected (..., 3), found {shape}")
-        scaled = ((np.asarray(points) - self.origin) / self.spacing).astype(np.float32)
-        scaled = scaled.reshape(-1, 3)
+        start, step = self.origin.astype(np.float32), np.float32(self.spacing)
+        scaled = (np.asarray(points, dtype=np.float32).reshape(-1, 3) - start) / step
         inside = np.clip(scaled, np.float32(0), self._last)
-        outside = np.linalg.norm(scaled - inside, axis=-1) * np.float32(self.spacing)
-        cell = np.minimum(inside, self._last - 1).astype(np.int64)
-        part = inside - cell
+        beyond = scaled - inside
+        outside = np.sqrt(np.einsum("ni,ni->n", beyond, beyond)) * np.float32(self.spacing)
+        cell = np.minimum(inside, self._last - 1).astype(np.int32)
+        part = inside - cell.astype(np.float32)
         rest = 1 - part
-        base = cell @ self._stride
+        step_x, step_y, step_z = self._stride
+        base = cell[:, 0] * step_x + cell[:, 1] * step_y + cell[:, 2] * step_z
         low_x, high_x = rest[:, 0], part[:, 0]
         weights = (
             rest[:, 1] * rest[:, 2],
@@ -211,9 +213,10 @@ class GridDistance:
             part[:, 1] * rest[:, 2],
             part[:, 1] * part[:, 2],
         )
-        total = np.zeros((len(base), table.shape[1]), dtype=np.float32)
+        several = table.ndim > 1
+        total = np.zeros((len(base), *table.shape[1:]), dtype=np.float32)
         for number, offset in enumerate(self._corner):
             weight = (high_x if number >= 4 else low_x) * weights[number % 4]
-            total += weight[:, None] * table[base + offset]
+            total += (weight[:, None] if several else weight) * table[base + offset]
         leading = shape[:-1]
-        return total.reshape(*leading, table.shape[1]), outside.reshape(leading)
+        return total.reshape(*leading, *table.shape[1:]), outside.reshape(leading)

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 Colour: TypeAlias = tuple[int, int, int]
 Picture: TypeAlias = NDArray[np.uint8]
 
+RED, BLUE, WHITE, BLACK = (190, 30, 35), (25, 50, 160), (235, 235, 230), (25, 25, 28)
+YELLOW, ORANGE, GREY, GREEN = (240, 190, 20), (225, 85, 20), (150, 152, 155), (120, 135, 60)
+BROWN = (70, 30, 22)
+
 SYLLABLES = ("CRUN", "CHO", "MEL", "LO", "TA", "RI", "ZA", "PO", "NU", "VI", "SO", "BE", "KA", "DO")
 FONTS = (
     cv2.FONT_HERSHEY_DUPLEX,

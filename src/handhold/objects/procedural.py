@@ -6,16 +6,27 @@ call. A named object's geometry is always the same, so its distance field can be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from handhold.objects import prints, various
+from handhold.objects import prints, tools, various
 from handhold.objects.catalogue import ObjectInfo, info
 from handhold.objects.mesh import ObjectMesh
-from handhold.objects.prints import Colour
-from handhold.objects.shapes import ATLAS, Builder, about, box, sweep
+from handhold.objects.prints import (
+    BLACK,
+    BLUE,
+    BROWN,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    WHITE,
+    YELLOW,
+    Colour,
+)
+from handhold.objects.shapes import ATLAS, Builder, about, box, smooth, sweep
 
 Rng: TypeAlias = np.random.Generator
 FULL = (0, 0, ATLAS, ATLAS)
@@ -23,15 +34,12 @@ SIDE = (0, 0, 256, 160)
 ENDS = ((0, 160, 96, 256), (96, 160, 192, 256))
 REST = (192, 160, 256, 256)
 MM = 1e-3
-RED, BLUE, WHITE, BLACK = (190, 30, 35), (25, 50, 160), (235, 235, 230), (25, 25, 28)
-YELLOW, ORANGE, GREY, GREEN = (240, 190, 20), (225, 85, 20), (150, 152, 155), (120, 135, 60)
-BROWN = (70, 30, 22)
 
 
 def _can(item: ObjectInfo, rng: Rng, base: Colour, accents: list[Colour], title: str) -> Builder:
     build = Builder(item.name)
     radius, height = item.extent[0] / 2, item.extent[2]
-    rim, depth = radius * 0.965, 0.0025
+    rim, depth = radius * 0.985, 0.0025
     z = np.array([0.0, 0.0, 0.02, 0.06, 0.3, 0.7, 0.94, 0.98, 1.0, 1.0]) * height - height / 2
     r = np.array([rim, radius, radius, rim, rim, rim, rim, radius, radius, rim])
     up = np.array([0.0, 0.0, 1.0])
@@ -96,7 +104,7 @@ def _carton(
 
 def _profile(
     build: Builder,
-    rows: list[tuple[float, float, float, float, float]],
+    rows: Sequence[Sequence[float]],
     patch: tuple[int, int, int, int],
     *,
     exponent: float = 2.6,
@@ -237,7 +245,7 @@ def _mug(item: ObjectInfo, rng: Rng) -> Builder:
     path = np.stack([handle[:, 0], np.zeros(len(handle)), handle[:, 1]], -1) * MM
     build.add(
         sweep(
-            _smooth(path, 22),
+            smooth(path, 22),
             np.tile([[6.5e-3, 2.6e-3]], (22, 1)),
             side=(0, 1, 0),
             exponent=3.0,
@@ -255,15 +263,6 @@ def _mug(item: ObjectInfo, rng: Rng) -> Builder:
     return build
 
 
-def _smooth(points: np.ndarray, count: int) -> np.ndarray:
-    """`count` points on a spline through the given ones."""
-    from scipy.interpolate import make_interp_spline
-
-    at = np.arange(len(points))
-    curve = make_interp_spline(at, points, k=min(3, len(points) - 1))
-    return curve(np.linspace(0, len(points) - 1, count))
-
-
 def _pitcher(item: ObjectInfo, rng: Rng) -> Builder:
     build = Builder(item.name)
     rows = [(-121, 50, 50), (-117, 53, 53), (112, 65, 65), (113, 67, 67), (116, 67, 67)]
@@ -278,7 +277,7 @@ def _pitcher(item: ObjectInfo, rng: Rng) -> Builder:
     path = np.concatenate([middle + out[:, None] * diagonal, z[:, None]], axis=-1) * MM
     across = (-diagonal[1], diagonal[0], 0.0)
     half = np.tile([[10e-3, 6e-3]], (26, 1))
-    build.add(sweep(_smooth(path, 26), half, side=across, exponent=3.0, segments=16), SIDE)
+    build.add(sweep(smooth(path, 26), half, side=across, exponent=3.0, segments=16), SIDE)
     spout = np.array([(40, 60), (62, 90), (78, 113), (80, 117)])
     path = np.concatenate([middle - spout[:, :1] * diagonal, spout[:, 1:]], axis=-1) * MM
     half = np.array([(4, 4), (14, 8), (19, 10), (19, 9)]) * MM
@@ -287,150 +286,6 @@ def _pitcher(item: ObjectInfo, rng: Rng) -> Builder:
     build.paint(SIDE, prints.plain((160, 256), colour, rng))
     build.paint(REST, prints.plain((96, 64), prints.vary(colour, rng, 0.3), rng))
     return build
-
-
-def _drill(item: ObjectInfo, rng: Rng) -> Builder:
-    build = Builder(item.name)
-    orange, black = prints.vary(ORANGE, rng), prints.vary(BLACK, rng, 0.5)
-    first, second = (0, 0, 256, 128), (0, 128, 256, 256)
-
-    def bar(
-        points: list[tuple[float, ...]], patch: tuple[int, int, int, int], power: float
-    ) -> None:
-        rows = np.asarray(points) * MM  # x, y, half across in the plane, half along z
-        path = np.concatenate([rows[:, :2], np.zeros((len(rows), 1))], axis=-1)
-        build.add(sweep(path, rows[:, 2:], side=_across(path), exponent=power, segments=24), patch)
-
-    bar([(-92, 67, 12, 12), (-88, 67, 18, 18), (-60, 67, 20, 20), (-45, 67, 22, 23)], second, 2.0)
-    bar(
-        [
-            (-46, 66, 23, 24),
-            (-38, 65, 26, 28),
-            (10, 64, 28, 28),
-            (60, 64, 27, 26),
-            (84, 64, 26, 24),
-            (91, 64, 20, 18),
-        ],
-        first,
-        2.6,
-    )
-    bar([(10, 50, 12, 13), (-6, 25, 6, 11), (-3, 14, 4, 9)], second, 2.4)
-    bar(
-        [
-            (30, 50, 26, 20),
-            (36, 25, 23, 15),
-            (40, -5, 21, 15),
-            (42, -35, 21, 15),
-            (42, -62, 24, 18),
-        ],
-        second,
-        2.6,
-    )
-    bar(
-        [(15, -58, 47, 25), (14, -66, 52, 28.5), (14, -86, 54, 28.5), (14, -93, 50, 26)], first, 4.0
-    )
-    accents = [black, WHITE, black]
-    build.paint(first, prints.label((128, 256), orange, accents, rng, title="TOOLS", repeat=2))
-    build.paint(second, prints.plain((128, 256), black, rng))
-    return build
-
-
-def _across(path: np.ndarray) -> np.ndarray:
-    """The direction in the xy plane across the path's start."""
-    step = path[1] - path[0]
-    return np.array([-step[1], step[0], 0.0])
-
-
-def _arm(
-    build: Builder,
-    points: list[tuple[float, ...]],
-    patch: tuple[int, int, int, int],
-    *,
-    power: float = 3.0,
-    count: int = 12,
-) -> None:
-    """A flat arm in the xy plane: rows x, y, half in the plane, half along z (millimetres)."""
-    rows = _smooth(np.asarray(points, dtype=np.float64), count) * MM
-    path = np.concatenate([rows[:, :2], np.zeros((count, 1))], axis=-1)
-    half = np.maximum(rows[:, 2:], 3e-4)
-    build.add(sweep(path, half, side=_across(path), exponent=power, segments=16), patch)
-
-
-def _scissors(item: ObjectInfo, rng: Rng) -> Builder:
-    build = Builder(item.name)
-    first, second = (0, 0, 256, 128), (0, 128, 256, 256)
-    _arm(build, [(6, -10, 8, 2), (16, 26, 8, 1.6), (30, 62, 6, 1.4), (44, 100, 1.5, 0.8)], first)
-    _arm(build, [(24, -6, 7, 1.8), (15, 26, 7, 1.6), (32, 64, 5.5, 1.2), (46, 99, 1.5, 0.8)], first)
-    _arm(build, [(17, 24, 8, 5), (8, 0, 8, 6.5), (-4, -24, 7, 7), (-14, -34, 6, 7)], second)
-    _arm(build, [(15, 24, 8, 5), (20, 0, 7, 6.5), (17, -18, 6, 7), (16, -30, 5, 7)], second)
-    angle = np.linspace(0, 2 * np.pi, 27)[:-1]
-    for cx, cy, a, b, tilt in ((-28, -56, 17, 23, 30), (20, -61, 14, 34, -4)):
-        t = np.radians(tilt)
-        x, y = a * np.cos(angle), b * np.sin(angle)
-        loop = np.stack(
-            [cx + x * np.cos(t) + y * np.sin(t), cy - x * np.sin(t) + y * np.cos(t)], -1
-        )
-        path = np.concatenate([loop, np.zeros((len(loop), 1))], -1) * MM
-        half = np.tile([[7.8e-3, 4e-3]], (len(loop), 1))
-        build.add(sweep(path, half, side=(0, 0, 1), ring=True, segments=14, exponent=2.5), second)
-    build.paint(first, prints.plain((128, 256), prints.vary((180, 182, 185), rng, 0.3), rng))
-    grip = prints.label(
-        (128, 256), prints.vary((85, 95, 110), rng), [prints.vary(YELLOW, rng)], rng, front=False
-    )
-    build.paint(second, grip)
-    return build
-
-
-def _marker(item: ObjectInfo, rng: Rng) -> Builder:
-    build = Builder(item.name)
-    turn = about("x", -90)  # the profile's z becomes y
-    table = [(-60, 9.3), (-59, 9.5), (20, 9.5), (21, 9.0), (26, 9.0), (27, 10.3), (55, 9.8)]
-    table += [(55.5, 6), (60, 6)]
-    rows = np.asarray(table) * MM
-    path = np.stack([np.zeros(len(rows)), np.zeros(len(rows)), rows[:, 0]], -1)
-    levels = np.unique(np.concatenate([rows[:, 0], np.linspace(-0.06, 0.06, 16)]))
-    path = np.stack([np.zeros(len(levels)), np.zeros(len(levels)), levels], -1)
-    radius = np.interp(levels, rows[:, 0], rows[:, 1])
-    build.add(sweep(path, radius, segments=28).moved(turn), FULL)
-    ink = prints.vary(BLACK, rng) if rng.uniform() < 0.5 else prints.random_colour(rng)
-    body = prints.vary(WHITE, rng, 0.4)
-    side = prints.label((256, 256), body, [ink, ink], rng, title="MARKER", repeat=2)
-    side = np.ascontiguousarray(np.rot90(side))
-    side[:76] = prints.plain((76, 256), ink, rng)
-    build.paint(FULL, side)
-    return build
-
-
-def _clamp(item: ObjectInfo, rng: Rng, arms: list[list[tuple[float, ...]]], tip: int) -> Builder:
-    build = Builder(item.name)
-    first, second = (0, 0, 256, 200), (0, 200, 256, 256)
-    for arm in arms[:tip]:
-        _arm(build, arm, first, count=18)
-    for arm in arms[tip:]:
-        _arm(build, arm, second, count=5)
-    build.paint(first, prints.plain((200, 256), prints.vary(BLACK, rng), rng))
-    build.paint(second, prints.plain((56, 256), prints.vary(ORANGE, rng), rng))
-    return build
-
-
-def _large_clamp(item: ObjectInfo, rng: Rng) -> Builder:
-    left = [(-56, 65, 7, 10), (-28, 30, 9, 12), (0, 0, 11, 14), (-20, -28, 8, 11)]
-    left += [(-12, -58, 8, 9), (18, -76, 6, 7)]
-    right = [(51, 79, 8, 10), (38, 42, 9, 12), (27, 10, 11, 14), (44, -22, 8, 11)]
-    right += [(42, -54, 8, 9), (28, -76, 6, 7)]
-    hub = [(-2, 4, 9, 19), (14, 4, 10, 19.5), (30, 6, 9, 19)]
-    tips = [(14, -70, 6, 8), (24, -79, 6, 8), (29, -84, 5, 7)]
-    return _clamp(item, rng, [left, right, hub, tips], 3)
-
-
-def _extra_large_clamp(item: ObjectInfo, rng: Rng) -> Builder:
-    upper = [(78, 75, 8, 10), (40, 44, 10, 12), (2, 12, 11, 14), (-35, 24, 9, 11)]
-    upper += [(-72, 8, 8, 9), (-97, -14, 6, 7)]
-    lower = [(96, -76, 8, 10), (50, -55, 10, 12), (2, -36, 11, 14), (-32, -52, 9, 11)]
-    lower += [(-72, -40, 8, 9), (-97, -22, 6, 7)]
-    hub = [(-2, 16, 8, 17), (0, -10, 9, 18), (0, -38, 8, 17)]
-    tips = [(-88, -16, 8, 8), (-98, -18, 7, 8), (-104, -19, 5, 7)]
-    return _clamp(item, rng, [upper, lower, hub, tips], 3)
 
 
 def _wood_block(item: ObjectInfo, rng: Rng) -> Builder:
@@ -483,12 +338,12 @@ _MAKERS: dict[str, Callable[[ObjectInfo, Rng], Builder]] = {
     "021_bleach_cleanser": _bleach,
     "024_bowl": _bowl,
     "025_mug": _mug,
-    "035_power_drill": _drill,
+    "035_power_drill": tools.drill,
     "036_wood_block": _wood_block,
-    "037_scissors": _scissors,
-    "040_large_marker": _marker,
-    "051_large_clamp": _large_clamp,
-    "052_extra_large_clamp": _extra_large_clamp,
+    "037_scissors": tools.scissors,
+    "040_large_marker": tools.marker,
+    "051_large_clamp": tools.large_clamp,
+    "052_extra_large_clamp": tools.extra_large_clamp,
     "061_foam_brick": _foam_brick,
 }
 _TURNS = {"008_pudding_box": 27.5, "009_gelatin_box": 13.0}

@@ -146,6 +146,16 @@ def _frames(path: Array, side: Array, ring: bool) -> tuple[Array, Array]:
     return first, np.cross(tangent, first)
 
 
+def smooth(points: ArrayLike, count: int) -> Array:
+    """`count` points on a spline through the given ones."""
+    from scipy.interpolate import make_interp_spline
+
+    points = np.asarray(points, dtype=np.float64)
+    at = np.arange(len(points))
+    curve = make_interp_spline(at, points, k=min(3, len(points) - 1))
+    return curve(np.linspace(0, len(points) - 1, count))
+
+
 def box(extent: ArrayLike, *, cells: int = 5, bulge: float = 0.0) -> list[Block]:
     """Six faces of a box about the origin, in the order x+, x-, y+, y-, z+, z-; closed together.
 

@@ -5,7 +5,7 @@ Right hand, in the hand model's rest frame without global rotation; objects in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from handhold.errors import InputError
 from handhold.geometry.signed_distance import GridDistance
+from handhold.hand.clearance import Capsules
 from handhold.hand.model import HandModel
 from handhold.hand.shapes import Finger, Shape, Thumb, angles
 
@@ -136,6 +138,65 @@ GRIPS: tuple[Grip, ...] = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class HoldConfig:
+    """tries: grips closed before giving up. candidates: placements compared for each.
+
+    touch: a digit is closed until it is this deep in the object (soft flesh), metres.
+    max_penetration: of any vertex or triangle centre of the hand into the object, metres.
+    max_self_penetration: of the hand's bones, as capsules, into each other, metres.
+    contact: a part of the hand nearer than this touches, metres. gap: nearest and farthest
+    distance between hand and object in a near miss, metres.
+    Raises InputError for values out of range.
+    """
+
+    tries: int = 6
+    candidates: int = 20
+    touch: float = 0.0005
+    max_penetration: float = 0.0018
+    max_self_penetration: float = 0.004
+    contact: float = 0.0025
+    gap: tuple[float, float] = (0.012, 0.08)
+
+    def __post_init__(self) -> None:
+        if self.tries < 1 or self.candidates < 1:
+            raise InputError("HoldConfig: tries and candidates must be at least 1")
+        if not 0 <= self.touch < self.max_penetration:
+            raise InputError(
+                "HoldConfig: expected 0 <= touch < max_penetration,"
+                f" found {self.touch} and {self.max_penetration}"
+            )
+        if not 0 < self.gap[0] <= self.gap[1]:
+            raise InputError(f"HoldConfig.gap: expected 0 < nearest <= farthest, found {self.gap}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldResult:
+    """A right hand and an object: x_hand = rotation @ x_object + translation (metres).
+
+    pose (16, 3): axis-angle, flat convention, zero root. contacts: "palm" and digits that touch.
+    penetration_mm: deepest vertex or triangle centre of the hand in the object (0 = none).
+    kind: the grip's name, or the sort of near miss. gap_mm: the hand's distance to the object.
+    """
+
+    pose: Array
+    rotation: Array
+    translation: Array
+    contacts: tuple[str, ...] = ()
+    penetration_mm: float = 0.0
+    kind: str = ""
+    gap_mm: float = field(default=0.0)
+
+
+def checked_shape(hand: HandModel, betas: Array) -> Array:
+    if hand.side != "right":
+        raise InputError("hand: expected a right hand (mirror the object for a left one)")
+    shape = np.asarray(betas, dtype=np.float64)
+    if shape.shape != (10,) or not np.isfinite(shape).all():
+        raise InputError(f"betas: expected ten finite numbers, found shape {shape.shape}")
+    return shape
+
+
 class HandParts:
     """Which vertices of a hand model belong to what, and posing it for many angles at once."""
 
@@ -157,11 +218,6 @@ class HandParts:
         for k in range(3):
             np.add.at(normals, self.faces[:, k], face_normals)
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        if (
-            np.cross(normals, vertices - vertices.mean(axis=0)).size
-            and (normals * (vertices - vertices.mean(axis=0))).sum() < 0
-        ):
-            normals = -normals
         along = (vertices - joints[0]) @ self.forward
         ahead = (owner == 0) & (along > 0.012)
         self.palm = np.flatnonzero(ahead & (normals @ self.palm_direction > 0.35))
@@ -170,6 +226,9 @@ class HandParts:
             for name in DIGITS
         }
         self.tips = hand.tips.numpy()
+        self.capsules = Capsules.from_mesh(
+            vertices, owner.astype(np.int32), joints, vertices[self.tips]
+        )
 
     def vertices(self, pose: Array, betas: Array) -> Array:
         """(..., 778, 3) float32 of axis-angle poses (..., 16, 3) and one shape (10,)."""

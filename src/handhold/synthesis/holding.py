@@ -7,79 +7,32 @@ in the frame of a right hand model without global rotation; poses have a zero ro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from handhold.errors import InputError
 from handhold.geometry.signed_distance import GridDistance
-from handhold.hand.anatomy import LIMITS, pose_from_angles, sample_pose
+from handhold.hand.anatomy import LIMITS, pose_from_angles
 from handhold.hand.model import HandModel
 from handhold.objects.mesh import ObjectMesh
-from handhold.synthesis.grips import DIGITS, FIRST_JOINT, GRIPS, Grip, HandParts, parts_of, sites_of
+from handhold.synthesis.grips import (
+    DIGITS,
+    FIRST_JOINT,
+    GRIPS,
+    Grip,
+    HandParts,
+    HoldConfig,
+    HoldResult,
+    checked_shape,
+    parts_of,
+    sites_of,
+)
+from handhold.synthesis.near import near_miss
 
 Array: TypeAlias = NDArray[Any]
 Rng: TypeAlias = np.random.Generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class HoldConfig:
-    """tries: grips closed before giving up. candidates: placements compared for each.
-
-    touch: a digit is closed until it is this deep in the object (soft flesh), metres.
-    max_penetration: of any vertex or triangle centre of the hand into the object, metres.
-    contact: a part of the hand nearer than this touches, metres. gap: nearest and farthest
-    distance between hand and object in a near miss, metres.
-    Raises InputError for values out of range.
-    """
-
-    tries: int = 6
-    candidates: int = 20
-    touch: float = 0.0005
-    max_penetration: float = 0.0018
-    contact: float = 0.0025
-    gap: tuple[float, float] = (0.012, 0.08)
-
-    def __post_init__(self) -> None:
-        if self.tries < 1 or self.candidates < 1:
-            raise InputError("HoldConfig: tries and candidates must be at least 1")
-        if not 0 <= self.touch < self.max_penetration:
-            raise InputError(
-                "HoldConfig: expected 0 <= touch < max_penetration,"
-                f" found {self.touch} and {self.max_penetration}"
-            )
-        if not 0 < self.gap[0] <= self.gap[1]:
-            raise InputError(f"HoldConfig.gap: expected 0 < nearest <= farthest, found {self.gap}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HoldResult:
-    """A right hand and an object: x_hand = rotation @ x_object + translation (metres).
-
-    pose (16, 3): axis-angle, flat convention, zero root. contacts: "palm" and digits that touch.
-    penetration_mm: deepest vertex or triangle centre of the hand in the object (0 = none).
-    kind: the grip's name, or the sort of near miss. gap_mm: the hand's distance to the object.
-    """
-
-    pose: Array
-    rotation: Array
-    translation: Array
-    contacts: tuple[str, ...] = ()
-    penetration_mm: float = 0.0
-    kind: str = ""
-    gap_mm: float = field(default=0.0)
-
-
-def _check(hand: HandModel, betas: Array) -> Array:
-    if hand.side != "right":
-        raise InputError("hand: expected a right hand (mirror the object for a left one)")
-    shape = np.asarray(betas, dtype=np.float64)
-    if shape.shape != (10,) or not np.isfinite(shape).all():
-        raise InputError(f"betas: expected ten finite numbers, found shape {shape.shape}")
-    return shape
 
 
 def hold(
@@ -97,7 +50,7 @@ def hold(
     `config.max_penetration`, measured exactly. Raises InputError for left hands and wrong betas.
     """
     config = config or HoldConfig()
-    shape = _check(hand, betas)
+    shape = checked_shape(hand, betas)
     del mesh  # the distance knows the surface
     search = _Search(parts_of(hand), shape, distance, rng, config)
     for _ in range(config.tries):
@@ -129,6 +82,8 @@ class _Search:
             return None
         rotation, translation = placed
         angles = self._close(grip, start, stop, rotation, translation)
+        translation = self._ease(angles, rotation, translation)
+        angles = self._settle(angles, rotation, translation)
         return self._judge(grip, angles, rotation, translation)
 
     def _choose_grip(self) -> Grip | None:
@@ -173,7 +128,7 @@ class _Search:
         if not len(rotations):
             return None
         rotated = np.einsum("nij,nj->ni", rotations, centres)
-        away = self._away(targets, opened)
+        away = np.broadcast_to(self.parts.palm_direction, targets.shape)
         shift = targets - rotated
         if grip.palm:
             # from far in front of the palm towards it, until something touches
@@ -195,10 +150,6 @@ class _Search:
         if not np.isfinite(score[best]):
             return None
         return rotations[best], shift[best]
-
-    def _away(self, targets: Array, opened: Array) -> Array:
-        del opened
-        return np.broadcast_to(self.parts.palm_direction, targets.shape)
 
     def _between_digits(
         self, grip: Grip, start: Array, stop: Array, count: int
@@ -236,9 +187,7 @@ class _Search:
             roll = rng.normal(0, 18, count) + rng.choice([0.0, 180.0], count)
         else:
             roll = np.zeros(count)  # `second` is random already
-        third = np.cross(axis, second)
         object_frame = np.stack([axis, np.cross(second, axis), second], axis=-1)
-        del third
         tilt = Rotation.from_euler(
             "xyz",
             np.stack([roll, rng.normal(0, 6, count), rng.normal(0, 6, count)], -1),
@@ -327,19 +276,25 @@ class _Search:
             if np.abs(goal - angles).max() < 0.5:
                 break
             sweep = angles + steps[:, None, None] * (goal - angles)
-            depth = self._segment_depth(self._pose(sweep), rotation, translation)
+            poses = pose_from_angles(sweep)
+            vertices = self.parts.vertices(poses, self.betas)
+            depth = self._segment_depth(vertices, rotation, translation)
+            overlap = self.parts.capsules.penetration(poses)
+            allowed = max(0.6 * self.config.max_self_penetration, float(overlap[0]))
+            crossing = np.flatnonzero(overlap > allowed)
+            last = int(crossing[0]) - 1 if len(crossing) else len(steps) - 1
             for digit in DIGITS:
                 if from_joint[digit] > 2:
                     continue
                 mine = depth[digit]  # (steps, 3)
-                nearest = mine.min(axis=1)
                 # segments before the moving joints do not stop it
                 nearest = mine[:, from_joint[digit] :].min(axis=1)
                 hit = np.flatnonzero(nearest < -self.config.touch)
                 first = FIRST_JOINT[digit] - 1
                 rows = slice(first + from_joint[digit], first + 3)
-                if not len(hit):
-                    angles[rows] = goal[rows]
+                if not len(hit) or (digit == "thumb" and hit[0] > last):
+                    free = steps[last] if digit == "thumb" else 1.0
+                    angles[rows] = angles[rows] + free * (goal[rows] - angles[rows])
                     from_joint[digit] = 3
                     continue
                 k = int(hit[0])
@@ -351,7 +306,19 @@ class _Search:
                 segment = from_joint[digit] + int(np.argmin(mine[k, from_joint[digit] :]))
                 angles[rows] = angles[rows] + share * (goal[rows] - angles[rows])
                 from_joint[digit] = segment + 1
-        return self._settle(angles, rotation, translation)
+        return angles
+
+    def _ease(self, angles: Array, rotation: Array, translation: Array) -> Array:
+        """The translation, moved so that the palm, which bulges as digits bend, is free again."""
+        points = self._pose(angles)[self.parts.owner == 0].astype(np.float64)
+        for _ in range(3):
+            found, slope = self.distance.query((points - translation) @ rotation)
+            deepest = int(np.argmin(found))
+            excess = -float(found[deepest]) - self.config.touch
+            if not 0.0 < excess < 0.012:
+                break
+            translation = translation - excess * (rotation @ slope[deepest])
+        return translation
 
     def _segment_depth(
         self, vertices: Array, rotation: Array, translation: Array
@@ -396,6 +363,8 @@ class _Search:
         self, grip: Grip, angles: Array, rotation: Array, translation: Array
     ) -> HoldResult | None:
         pose = pose_from_angles(angles)
+        if self.parts.capsules.penetration(pose[None])[0] > self.config.max_self_penetration:
+            return None
         vertices = self.parts.vertices(pose, self.betas).astype(np.float64)
         points = np.concatenate([vertices, vertices[self.parts.faces].mean(axis=1)])
         local = (points - translation) @ rotation
@@ -444,52 +413,4 @@ class _Search:
         )
 
 
-def near_miss(
-    hand: HandModel,
-    betas: Array,
-    mesh: ObjectMesh,
-    distance: GridDistance,
-    rng: np.random.Generator,
-    config: HoldConfig | None = None,
-) -> HoldResult | None:
-    """A right hand near an object that it does not hold: before the palm, behind or beside the
-    hand, beyond the fingertips. The distance between the two lies in `config.gap`, measured
-    exactly; None when no such place is found in `config.tries`.
-    """
-    config = config or HoldConfig()
-    shape = _check(hand, betas)
-    del mesh
-    parts = parts_of(hand)
-    sorts = ("before the palm", "behind the hand", "beside the hand", "beyond the fingers")
-    for _ in range(config.tries):
-        pose = sample_pose(rng, 1)[0]
-        vertices = parts.vertices(pose, shape).astype(np.float64)
-        sort = sorts[int(rng.choice(4, p=[0.4, 0.2, 0.2, 0.2]))]
-        sideways = np.cross(parts.palm_direction, parts.forward)
-        main = {
-            sorts[0]: parts.palm_direction,
-            sorts[1]: -parts.palm_direction,
-            sorts[2]: sideways * rng.choice([-1.0, 1.0]),
-            sorts[3]: parts.forward,
-        }[sort]
-        direction = main + rng.normal(0, 0.25, 3)
-        direction /= np.linalg.norm(direction)
-        rotation = Rotation.random(rng=rng).as_matrix()
-        middle = vertices[parts.palm].mean(axis=0) + rng.normal(0, 0.02, 3)
-        middle = middle + parts.forward * rng.uniform(0.0, 0.06)
-        centre = (distance.low + distance.high) / 2.0
-        gap = float(rng.uniform(*config.gap) if rng.uniform() < 0.5 else config.gap[0] * 1.3)
-        gap = min(gap, config.gap[1])
-        far = middle + 0.45 * direction - rotation @ centre
-        moved = 0.0
-        for _ in range(12):
-            at = far - moved * direction
-            nearest = float(distance.distance((vertices - at) @ rotation).min())
-            moved += 0.8 * (nearest - gap)
-        at = far - moved * direction
-        exact = float(distance.exact.distance((vertices - at) @ rotation).min())
-        if config.gap[0] <= exact <= config.gap[1] and moved < 0.6:
-            return HoldResult(
-                pose=pose, rotation=rotation, translation=at, kind=sort, gap_mm=1e3 * exact
-            )
-    return None
+__all__ = ("HoldConfig", "HoldResult", "hold", "near_miss")
