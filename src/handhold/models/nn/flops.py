@@ -1,19 +1,20 @@
 """Counting as the papers count: the rules of the `thop` profiler, rewritten.
 
 Multiply-adds of the leaf layers that run: convolutions and linear layers, plus four operations per
-output element of every BatchNorm and LayerNorm. Products inside attention are matrix products
-between activations and are not counted; `attention=True` adds them.
+output element of every BatchNorm and LayerNorm. Products inside attention, matrix products
+between activations are not counted but given apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from handhold.models.nn.attention import MapAttention, TokenMapper
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 
@@ -41,7 +42,7 @@ def count_parameters(network: nn.Module) -> int:
 
 def measure(network: nn.Module, run: Callable[[], Any]) -> Size:
     """Count while `run()` calls the network (once, in eval mode, without gradients)."""
-    sums = {"macs": 0, "norms": 0}
+    sums = {"macs": 0, "norms": 0, "attention": 0}
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Linear):
@@ -52,25 +53,33 @@ def measure(network: nn.Module, run: Callable[[], Any]) -> Size:
         else:
             sums["norms"] += 4 * output.numel()
 
+    def add_attention(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, MapAttention):
+            queries, source = inputs[0][0, 0].numel(), inputs[-1][0, 0].numel()
+            width = module.value.out_channels
+        else:
+            queries = source = inputs[0].shape[1]
+            width = cast(TokenMapper, module).value.out_features
+        sums["attention"] += 2 * len(output) * queries * source * width
+
     counted = (nn.Linear, nn.Conv1d, nn.Conv2d, *_NORMS)
     hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, counted)]
+    mixing = (MapAttention, TokenMapper)
+    hooks += [
+        m.register_forward_hook(add_attention) for m in network.modules() if isinstance(m, mixing)
+    ]
     training = network.training
     network.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad():
             run()
     finally:
         network.train(training)
         for hook in hooks:
             hook.remove()
-    attention = sum(
-        flops
-        for name, flops in counter.get_flop_counts().get("Global", {}).items()
-        if "attention" in str(name)
-    )
     return Size(
         parameters=count_parameters(network),
         macs=sums["macs"],
         norm_operations=sums["norms"],
-        attention_macs=attention // 2,
+        attention_macs=sums["attention"],
     )
