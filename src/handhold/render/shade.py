@@ -7,6 +7,7 @@ the same 3x3 pixels of the same mesh; only pixels at outlines are looked at agai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,9 +89,9 @@ def shade(
     """
     focal = float(camera.intrinsics[0, 0])
     base = surfaces(scene, hits, focal)
-    shadows = {s.number: _Shadows(scene, s, lighting, hits.mesh.shape) for s in base}
     count = hits.mesh.size
     edges = _outlines(hits) if samples > 1 else np.zeros(0, np.intp)
+    shadows = {s.number: _Shadows(scene, s, lighting, hits.mesh.shape, edges) for s in base}
     is_edge = np.zeros(count, np.bool_)
     is_edge[edges] = True
     light, coverage = np.zeros((count, 3), np.float32), np.zeros(count, np.float32)
@@ -115,7 +116,7 @@ def shade(
             pixel = owner[surface.index]
             shadow = shadows.get(surface.number)
             if shadow is None:
-                shadow = _Shadows(scene, surface, lighting, None)
+                shadow = _Shadows(scene, surface, lighting, None, edges)
             shares = shadow.at_outline(pixel, surface.positions[:, 2])
             color = _radiance(surface, shares, lighting) * share
             for channel in range(3):
@@ -141,7 +142,7 @@ def _roll_off(light: FloatArray) -> FloatArray:
     return np.minimum(light, np.float32(0.7)) + np.float32(0.3) * over / (over + np.float32(0.45))
 
 
-def _take(surface: Surface, chosen: NDArray[np.bool_]) -> Surface:
+def _take(surface: Surface, chosen: NDArray[Any]) -> Surface:
     names = (
         "index",
         "corners",
@@ -181,7 +182,12 @@ class _Shadows:
     """
 
     def __init__(
-        self, scene: Scene3D, surface: Surface, lighting: Lighting, shape: tuple[int, ...] | None
+        self,
+        scene: Scene3D,
+        surface: Surface,
+        lighting: Lighting,
+        shape: tuple[int, ...] | None,
+        edges: NDArray[np.intp],
     ) -> None:
         channels = len(lighting.lights) + 1
         self._width = 0
@@ -192,19 +198,23 @@ class _Shadows:
         tile = (surface.index // width % 3) * 3 + surface.index % width % 3
         raw = np.zeros((channels, *shape), np.float32)
         flat = raw.reshape(channels, -1)
-        for number, light in enumerate(lighting.lights):
-            flat[number, surface.index] = _light_share(scene, surface, light, tile)
-        sky = 1.0
-        if lighting.occlusion_reach > 0:
-            sky = _sky_share(scene, surface, lighting.occlusion_reach, tile)
-        flat[-1, surface.index] = sky
+        flat[:, surface.index] = _shares(scene, surface, lighting, tile)
         filled = np.zeros(shape, np.float32)
         filled.ravel()[surface.index] = 1
         depth = np.zeros(shape, np.float32)
         depth.ravel()[surface.index] = surface.positions[:, 2]
         weight = np.maximum(_blurred(filled), np.float32(1e-4))
         self._smooth = np.stack([_blurred(image) / weight for image in raw]).reshape(channels, -1)
-        self._raw, self._filled, self._depth = flat, filled.ravel(), depth.ravel()
+        self._filled, self._depth = filled.ravel(), depth.ravel()
+        own = edges[self._filled[edges] > 0]
+        # Too few neighbours to average over: two more rays.
+        where = np.searchsorted(surface.index, own)
+        rim = _take(surface, where)
+        for turn in (4, 8):  # other rows and other columns of the pattern
+            flat[:, own] += _shares(scene, rim, lighting, (tile[where] + turn) % 9)
+        flat[:, own] /= 3
+        block = [row * width + column for row in (-1, 0, 1) for column in (-1, 0, 1)]
+        self._smooth[:, own] = self._mixed(flat, own, self._depth[own], block, 1.0, 0.008)
 
     def inside(self, pixels: NDArray[np.intp]) -> FloatArray:
         """Shares (lights + sky, N) at pixels that one surface fills."""
@@ -214,15 +224,28 @@ class _Shadows:
         """Shares (lights + sky, N) for points at `depth` (N,) somewhere in outline pixels."""
         if not self._width:
             return np.broadcast_to(self._whole, (len(self._whole), len(pixels)))
+        cross = [0, -1, 1, -self._width, self._width]
+        return self._mixed(self._smooth, pixels, depth, cross, 0.01, 0.004)
+
+    def _mixed(
+        self,
+        values: FloatArray,
+        pixels: NDArray[np.intp],
+        depth: FloatArray,
+        steps: list[int],
+        floor: float,
+        scale: float,
+    ) -> FloatArray:
+        """Values (C, H W) at `steps` from the pixels, weighted 1 / (floor + (dz / scale)^4)."""
         total = np.full(len(pixels), 1e-12, np.float32)
-        result = np.zeros((len(self._raw), len(pixels)), np.float32)
+        result = np.zeros((len(values), len(pixels)), np.float32)
         last = len(self._filled) - 1
-        for step in (0, -1, 1, -self._width, self._width):
+        for step in steps:
             near = np.clip(pixels + step, 0, last)
-            apart = (self._depth[near] - depth) * np.float32(1 / 0.004)
-            weight = self._filled[near] / (np.float32(1e-3) + apart * apart)
+            apart = ((self._depth[near] - depth) * np.float32(1 / scale)) ** 2
+            weight = self._filled[near] / (np.float32(floor) + apart * apart)
             total += weight
-            result += weight * self._raw[:, near]
+            result += weight * values[:, near]
         result /= total
         result[:, total < 1e-9] = 1
         return result
@@ -256,6 +279,18 @@ def _frame(axes: FloatArray) -> tuple[FloatArray, FloatArray]:
     return first, np.stack([b, sign + y * y * a, -y], axis=1)
 
 
+def _shares(
+    scene: Scene3D, surface: Surface, lighting: Lighting, tile: NDArray[np.intp]
+) -> FloatArray:
+    """One ray to every light and one to the sky: free or not (lights + sky, N)."""
+    result = [_light_share(scene, surface, light, tile) for light in lighting.lights]
+    if lighting.occlusion_reach > 0:
+        result.append(_sky_share(scene, surface, lighting.occlusion_reach, tile))
+    else:
+        result.append(np.ones(len(tile), np.float32))
+    return np.stack(result)
+
+
 def _light_share(
     scene: Scene3D, surface: Surface, light: Light, tile: NDArray[np.intp]
 ) -> FloatArray:
@@ -281,13 +316,18 @@ def _sky_share(
 ) -> FloatArray:
     """1 where one cosine-distributed ray is free for `reach` metres, else 0."""
     first, second = _frame(surface.normals)
+    # A little turn from pixel to pixel keeps nine directions from showing as bands.
+    angle = np.sin(surface.index * np.float32(12.9898)).astype(np.float32) * np.float32(0.3)
+    cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
     spot = _DISC[tile] * np.float32(0.96)
+    spot = spot * cosine + spot[:, ::-1] * sine * np.array([-1, 1], np.float32)
     rise = np.sqrt(np.maximum(1 - (spot**2).sum(axis=1, keepdims=True), np.float32(0)))
     rays = surface.normals * rise + first * spot[:, :1] + second * spot[:, 1:]
     # Rays that would start below the flat triangle are mirrored up.
     above = np.einsum("nc,nc->n", rays, surface.facets) - np.float32(0.03)
     rays -= np.minimum(2 * above, 0)[:, None] * surface.facets
-    limit = np.full(len(tile), reach, np.float32)
+    # Reaches from a third to the whole: what is far hides less of the sky.
+    limit = np.float32(reach) * (np.float32(0.35) + np.float32(0.65 / 8) * (tile * 5 % 9))
     return 1 - scene.blocked(surface.origins, rays.astype(np.float32), limit).astype(np.float32)
 
 
@@ -304,9 +344,8 @@ def _radiance(surface: Surface, shares: FloatArray, lighting: Lighting) -> Float
     share = open_sky[:, None]
     bounced = share / (1 - looks.albedo * (1 - share) * np.float32(0.8))
     diffuse = fill * bounced
-    fresnel = looks.reflectance + (1 - looks.reflectance) * (1 - facing) ** 5 * (
-        1 - looks.roughness
-    )
+    rim = (1 - looks.reflectance) * (1 - facing) ** 5 * (1 - looks.roughness) ** 2
+    fresnel = looks.reflectance + rim
     mirrored = 2 * facing[:, None] * normals - views
     gloss = lighting.ambient(mirrored) * (fresnel * open_sky)[:, None]
     for number, light in enumerate(lighting.lights):
@@ -330,6 +369,8 @@ def _soft_cosine(cosine: FloatArray, free: FloatArray, looks: Looks) -> FloatArr
     if not looks.softness.any():
         return (np.maximum(cosine, 0) * free)[:, None]
     wrap = looks.softness
+    # Where light only grazes, what comes through the flesh hides the edge of a shadow.
+    free = 1 - (1 - free) * np.clip(cosine * np.float32(4), 0, 1)
     wrapped = np.maximum((cosine[:, None] + wrap) / (1 + wrap), 0) ** (1 + wrap)
     return wrapped * free[:, None] ** (1 - np.minimum(wrap, np.float32(0.8)))
 

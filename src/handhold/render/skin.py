@@ -78,7 +78,7 @@ class SkinMaterial:
     blood: float = 1.0
     blotches: float = 1.3
     folds: float = 1.0
-    slope: float = 0.10
+    slope: float = 0.06
     hair: float = 0.3
     nail_color: tuple[float, float, float] | None = None
     glove: tuple[float, float, float] | None = None
@@ -155,34 +155,36 @@ class SkinMaterial:
         sigma = np.float32(max(0.0005, 0.45 * pixel))
         strength = np.float32(self.folds * min(1.0, (0.0009 / sigma)) ** 0.7)
         depth = np.zeros(len(rest), np.float32)
-        wave = np.float32(0.0006) * np.sin(rest @ np.array([0, 300, 700], np.float32))
-        for number in range(15):
-            digit_start = number // 3 * 3 + 1
-            near = np.flatnonzero((labels == number + 1) | (labels == max(number, 1)))
-            if number + 1 == digit_start:
-                near = np.flatnonzero((labels == number + 1) | (labels == 0))
-            offset = rest[near] - features.joints[number + 1].astype(np.float32)
-            within = np.einsum("nc,nc->n", offset, offset) < np.float32(0.03**2)
-            near, offset = near[within], offset[within]
-            if not len(near):
-                continue
-            along = offset @ features.crease_normals[number].astype(np.float32) + wave[near]
-            reach = np.einsum("nc,nc->n", offset, offset)
-            close = np.exp(-reach / np.float32(2 * 0.012**2))
-            # The fold at a finger's root lies well in front of the joint, at the web.
-            root = number + 1 == digit_start and number < 12
-            shift = np.float32(0.014 if root else 0.0)
-            side = palm[near]
-            middle = np.exp(-(((along - shift) / sigma) ** 2) / 2)
-            second = np.exp(-(((along - shift - np.float32(0.0028)) / sigma) ** 2) / 2)
-            wrinkles = np.zeros_like(along)
-            if not root:
-                for step in (-0.0042, -0.0018, 0.0009, 0.0034):
-                    wrinkles += np.exp(-(((along - np.float32(step)) / sigma) ** 2) / 2)
-            depth[near] += close * (
-                side * (middle + np.float32(0.4) * second)
-                + (1 - side) * np.float32(0.38) * wrinkles
-            )
+        points = features.joints.astype(np.float32)
+        bones = features.crease_normals.astype(np.float32)
+        # Every place can show two folds: at the near and at the far end of its bone.
+        nearer, farther = labels.copy(), np.where(labels % 3 == 0, 0, labels + 1)
+        palmar = np.flatnonzero(labels == 0)
+        roots = np.array([1, 4, 7, 10, 13])
+        apart = ((rest[palmar, None] - points[roots][None]) ** 2).sum(axis=2)
+        nearer[palmar] = roots[apart.argmin(axis=1)]
+        for joint in (nearer, farther):
+            here = np.flatnonzero(joint)
+            number = joint[here] - 1
+            offset = rest[here] - points[joint[here]]
+            along = np.einsum("nc,nc->n", offset, bones[number])
+            # A finger's root folds well in front of the joint, at the web.
+            root = (number % 3 == 0) & (number < 12)
+            along -= np.where(root, np.float32(0.014), np.float32(0))
+            within = np.abs(along) < np.float32(0.005) + 2 * sigma
+            here, along, offset, root = here[within], along[within], offset[within], root[within]
+            wave = np.sin(rest[here] @ np.array([0, 300, 700], np.float32))
+            along += np.float32(0.0006) * wave
+            close = np.exp(-np.einsum("nc,nc->n", offset, offset) / np.float32(2 * 0.012**2))
+
+            def fold(at: float, along: FloatArray = along) -> FloatArray:
+                return np.exp(-(((along - np.float32(at)) / sigma) ** 2) / 2)
+
+            side = palm[here]
+            folds = fold(0) + np.float32(0.4) * fold(0.0028)
+            wrinkles = fold(-0.0042) + fold(-0.0018) + fold(0.0009) + fold(0.0034)
+            wrinkles *= np.where(root, np.float32(0), np.float32(0.42))
+            depth[here] += close * (side * folds + (1 - side) * wrinkles)
         inner = np.flatnonzero(((labels == 0) | (labels == 13)) & (palm > 0.4))
         if len(inner):
             distance = pattern.line_distance(rest[inner])
@@ -325,7 +327,7 @@ def random_skin(rng: np.random.Generator, pattern: HandPattern | None) -> SkinMa
         blood=float(np.clip(rng.normal(1, 0.4), 0.1, 2.2)),
         blotches=float(rng.uniform(0.6, 2.2)),
         folds=float(rng.uniform(0.5, 1.4)),
-        slope=float(rng.uniform(0.05, 0.16)),
+        slope=float(rng.uniform(0.03, 0.10)),
         hair=float(max(0.0, rng.normal(0.15, 0.3))),
         nail_color=polish,
         roughness=float(rng.uniform(0.4, 0.62)),
@@ -340,7 +342,7 @@ class _Noises:
         self.blotches = WaveNoise(rng, (0.004, 0.05), 14)
         self.flush = WaveNoise(rng, (0.008, 0.06), 8)
         self.veins = WaveNoise(rng, (0.012, 0.03), 6)
-        self.hair = WaveNoise(rng, (0.0008, 0.0025), 8)
+        self.hair = WaveNoise(rng, (0.0006, 0.004), 24)
         self.relief = WaveNoise(rng, (0.0009, 0.012), 22)
         self.cloth = WaveNoise(rng, (0.006, 0.06), 14)
 
