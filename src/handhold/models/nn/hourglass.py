@@ -20,9 +20,7 @@ class Hourglass(nn.Module):
     def __init__(self, channels: int, depth: int, slope: float) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
-            nn.ModuleList(
-                PreActivationUnit(channels, slope) for _ in range(4 if level == 0 else 3)
-            )
+            nn.ModuleList(PreActivationUnit(channels, slope) for _ in range(4 if level == 0 else 3))
             for level in range(depth)
         )
 
