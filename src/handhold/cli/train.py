@@ -58,6 +58,8 @@ class Train:
     """Minutes between renewals of last.ckpt."""
     network: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Changes to the method's own configuration, such as input_size=256."""
+    augmentation: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
+    """Changes to the detector's augmentation, such as mosaic=0.1 turn=0.05."""
     time_limit: float | None = None
     """Stop cleanly, with weights, after this many minutes of this sitting."""
     threads: int | None = None
@@ -75,7 +77,7 @@ def _changes(pairs: tuple[str, ...]) -> dict[str, Any]:
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator or not name:
-            raise InputError(f"--network {pair!r}: expected FIELD=VALUE")
+            raise InputError(f"{pair!r}: expected FIELD=VALUE")
         try:
             result[name] = json.loads(text)
         except ValueError:
@@ -93,6 +95,8 @@ def configured(options: Train, base: TrainConfig) -> TrainConfig:
     }
     if options.network:
         changes["network"] = base.network | _changes(options.network)
+    if options.augmentation:
+        changes["augmentation"] = base.augmentation | _changes(options.augmentation)
     if options.start_from is not None:
         changes["start_from"] = str(options.start_from)
     if options.mano is not None:

@@ -39,12 +39,14 @@ def build_task(config: TrainConfig) -> Task:
 def _detector(config: TrainConfig) -> Task:
     from handhold.models.detector.loss import DetectorLossConfig, loss
     from handhold.models.detector.model import DetectorBatch, DetectorConfig, HandDetectorNetwork
-    from handhold.models.detector.processor import DetectorProcessor
+    from handhold.models.detector.processor import DetectorProcessor, DetectorProcessorConfig
     from handhold.models.detector.weights import save_detector
 
     settings = configured(DetectorConfig, config.network, "hand-detector, network")
     weights = configured(DetectorLossConfig, config.loss, "hand-detector, loss")
-    processor = DetectorProcessor(settings)
+    where = "hand-detector, augmentation"
+    distortion = configured(DetectorProcessorConfig, config.augmentation, where)
+    processor = DetectorProcessor(settings, distortion)
 
     def encode(items: Items, rng: np.random.Generator | None) -> DetectorBatch:
         return processor.encode([sample for sample, _ in items], rng)

@@ -31,11 +31,12 @@ DEFAULT_EPOCH_ITEMS = 20_000  # where data are drawn on the fly
 class TrainConfig:
     """A training run.
 
-    model: name in the registry, or "hand-detector". recipe: where the settings come from. network,
-    loss: changes to the defaults of the method's own configurations. preparation: "deployable"
-    (crops from boxes, strong augmentation), or the original authors' for "dexycb" or "ho3d". mano:
-    folder with the official files whose hand is the target (None: the free hand). pairs: use
-    UniHOPE's second images (the photo without the object).
+    model: name in the registry, or "hand-detector". recipe: where the settings come from.
+    network, loss: changes to the defaults of the method's own configurations. preparation:
+    "deployable" (crops from boxes, strong augmentation), or the original authors' for "dexycb"
+    or "ho3d". augmentation: changes to the detector's. mano: folder with the official files
+    whose hand is the target (None: the free hand). pairs: use UniHOPE's second images (the
+    photo without the object).
     data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", each optionally "=weight".
     validation: the same without weights; empty: what the training data hold out.
 
@@ -57,6 +58,7 @@ class TrainConfig:
     model: str
     recipe: str = ""
     preparation: Literal["deployable", "dexycb", "ho3d"] = "deployable"
+    augmentation: dict[str, Any] = field(default_factory=dict)
     mano: str | None = None
     network: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
