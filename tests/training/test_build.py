@@ -1,0 +1,129 @@
+"""Every method that can be trained takes its steps; UniHOPE's pairs reach the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from handhold.errors import InputError
+from handhold.hand.anatomy import sample_betas, sample_pose
+from handhold.hand.model import HandModel
+from handhold.scene import Camera, Hand, RigidObject, Sample
+from handhold.training.build import build_task
+from handhold.training.config import TrainConfig
+from handhold.training.module import make_optimizer
+
+TINY: dict[str, Any] = {
+    "input_size": 64,
+    "stem_width": 8,
+    "widths": [8, 16, 16, 24],
+    "depths": [1, 1, 1, 1],
+    "pyramid_width": 16,
+    "roi_size": 8,
+    "hourglass_depth": 2,
+    "mano_widths": [32, 16],
+}
+
+
+def make_samples(count: int) -> list[tuple[Sample, int]]:
+    """Posed hands on noise; every other one holds a box; the last has 2D labels only."""
+    rng = np.random.default_rng(4)
+    pose, betas = sample_pose(rng, count), sample_betas(rng, count)
+    model = HandModel.free()
+    posed = model(torch.from_numpy(pose).float(), torch.from_numpy(betas).float())
+    camera = Camera(
+        intrinsics=np.array([[120.0, 0, 48], [0, 120.0, 48], [0, 0, 1]]), width=96, height=96
+    )
+    far = np.array([0.0, 0.0, 0.5], np.float32)
+    result = []
+    for i in range(count):
+        joints = posed.joints[i].numpy() - posed.joints[i, 9].numpy() + far
+        holding, flat = i % 2 == 0, i == count - 1
+        points = rng.uniform(-0.04, 0.04, (21, 3))
+        thing = RigidObject(
+            name="003_cracker_box",
+            rotation=np.eye(3),
+            translation=far.astype(np.float64),
+            control_points=points,
+            held=True,
+        )
+        hand = Hand(
+            side="right",
+            joints2d=camera.project(joints),
+            joints2d_valid=np.ones(21, np.bool_),
+            joints=None if flat else joints,
+            pose=None if flat else pose[i].astype(np.float32),
+            betas=None if flat else betas[i].astype(np.float32),
+            grasping=holding,
+            visibility=0.5,
+        )
+        sample = Sample(
+            key=f"s{i}",
+            image=rng.integers(0, 255, (96, 96, 3), dtype=np.uint8),
+            bare_image=rng.integers(0, 255, (96, 96, 3), dtype=np.uint8),
+            camera=camera,
+            hands=(hand,),
+            object=thing if holding else None,
+            object_mask=rng.random((96, 96)) < 0.3,
+        )
+        result.append((sample, 0))
+    return result
+
+
+def config(model: str, **changes: Any) -> TrainConfig:
+    network = TINY if model != "hand-detector" else {"input_size": 64, "width": 16}
+    return TrainConfig(model=model, steps=1, network=network, **changes)
+
+
+@pytest.mark.parametrize("model", ["hflnet-small", "unihope-small", "hand-detector"])
+def test_steps_lower_the_loss_and_measures_are_given(model: str) -> None:
+    torch.manual_seed(0)
+    chosen = config(model, lr=5e-3)
+    task = build_task(chosen)
+    batch = task.encode(make_samples(4), None)
+    optimizer = make_optimizer(task.network, chosen)
+    totals = []
+    for _ in range(15):
+        terms = task.losses(task.network, batch)
+        assert float(terms["total"].detach()) == pytest.approx(
+            sum(float(v.detach()) for k, v in terms.items() if k != "total"), rel=1e-4
+        )
+        optimizer.zero_grad()
+        terms["total"].backward()
+        optimizer.step()
+        totals.append(float(terms["total"].detach()))
+    assert totals[-1] < 0.8 * totals[0]
+    task.network.eval()
+    with torch.no_grad():
+        names = set(task.measures(task.network, batch))
+    assert {"recall"} <= names if model == "hand-detector" else {"pa_mpjpe_mm", "pck10"} <= names
+
+
+def test_pairs_reach_network_and_loss() -> None:
+    torch.manual_seed(0)
+    plain = config("unihope-small", pairs=True)
+    enhanced = dataclasses.replace(plain, loss={"enhancement": True})
+    one, two = build_task(plain), build_task(enhanced)
+    items = make_samples(4)
+    batch = two.encode(items, None)
+    assert batch.paired_image is not None and not torch.equal(batch.paired_image, batch.image)
+    first, second = one.losses(one.network, batch), two.losses(one.network, batch)
+    assert {"c3", "roi", "mano"} <= second.keys() and not {"c3", "roi", "mano"} & first.keys()
+    black = dataclasses.replace(batch, paired_image=torch.zeros_like(batch.image))
+    one.network.eval()
+    assert one.losses(one.network, batch)["joints"] != one.losses(one.network, black)["joints"]
+
+
+def test_unknown_names_and_fields_are_refused() -> None:
+    with pytest.raises(InputError, match=r"'nothing' cannot be trained; known: hand-detector, hfl"):
+        build_task(TrainConfig(model="nothing", steps=1))
+    with pytest.raises(InputError, match=r"unihope-small, network: .*'colour'"):
+        build_task(TrainConfig(model="unihope-small", steps=1, network={"colour": 1}))
+    with pytest.raises(InputError, match=r"hand-detector, loss: .*'colour'"):
+        build_task(TrainConfig(model="hand-detector", steps=1, loss={"colour": 1}))
+    with pytest.raises(InputError, match="hflnet-small does not train on pairs"):
+        build_task(config("hflnet-small", pairs=True))
