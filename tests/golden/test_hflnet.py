@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -39,9 +40,11 @@ def _batch(golden: Any) -> Batch:
     )
 
 
-def _run(golden: Any, config: HFLNetConfig, batch: Batch) -> tuple[Prediction, dict[str, Tensor]]:
+def _run(
+    golden: Any, entries: dict[str, Tensor], config: HFLNetConfig, batch: Batch
+) -> tuple[Prediction, dict[str, Tensor]]:
     network = HFLNet(config, golden.hand_model())
-    fit(network, convert(golden.state_dict()), golden.name)
+    fit(network, entries, golden.name)
     capture: dict[str, Tensor] = {}
     with torch.no_grad():
         prediction = network.eval()(batch, capture)
@@ -52,42 +55,37 @@ def _run(golden: Any, config: HFLNetConfig, batch: Batch) -> tuple[Prediction, d
 
 def test_every_output(golden: Callable[[str], Any]) -> None:
     stored = golden("hflnet")
-    batch = _batch(stored)
-    size = int(stored.json["config"]["input"])
-    prediction, found = _run(stored, HFLNetConfig(input_size=size), batch)
+    batch, entries = _batch(stored), convert(stored.state_dict())
+    config = HFLNetConfig(input_size=int(stored.json["config"]["input"]))
+    prediction, found = _run(stored, entries, config, batch)
     for name in stored.outputs:
         if name in found:
             stored.compare(name, found[name])
-    _, original = _run(stored, HFLNetConfig(input_size=size, heads=4, mano_center=0), batch)
+    original = dataclasses.replace(config, heads=4, mano_center=0)
+    _, found = _run(stored, entries, original, batch)
     for name, ours in HEADS4.items():
-        stored.compare(name, original[ours])
+        stored.compare(name, found[ours])
+    # the keys do not tell the head count, the numbers do
+    assert stored.error("fused_hand", found["fused_hand"]) > 1e-3
 
     batch = with_hand_targets(batch, stored.hand_model())
     terms = loss(prediction, batch, HFLNetLossConfig())
-    hand = sum(terms[name] for name in ("vertices", "joints", "rotations", "shape"))
     groups = {
-        "mano_mesh3d_loss": terms["vertices"],
-        "mano_joints3d_loss": terms["joints"],
-        "manopose_loss": terms["rotations"],
-        "manoshape_loss": terms["shape"],
-        "mano_total_loss": hand,
-        "joint2d_loss": terms["joints2d"],
-        "obj_reg_loss": terms["object_points"],
-        "obj_conf_loss": terms["object_confidence"],
-        "obj_total_loss": terms["object_points"] + terms["object_confidence"],
-        "total": terms["total"],
+        "mano_mesh3d_loss": ("vertices",),
+        "mano_joints3d_loss": ("joints",),
+        "manopose_loss": ("rotations",),
+        "manoshape_loss": ("shape",),
+        "mano_total_loss": ("vertices", "joints", "rotations", "shape"),
+        "joint2d_loss": ("joints2d",),
+        "obj_reg_loss": ("object_points",),
+        "obj_conf_loss": ("object_confidence",),
+        "obj_total_loss": ("object_points", "object_confidence"),
+        "total": ("total",),
     }
-    for name, value in groups.items():
-        stored.compare(f"loss_{name}", torch.as_tensor(value).reshape(1))
+    for name, parts in groups.items():
+        value = torch.stack([terms[part] for part in parts]).sum()
+        stored.compare(f"loss_{name}", value.reshape(1))
     assert not stored.forgotten()
-
-
-def test_a_wrong_head_count_shows(golden: Callable[[str], Any]) -> None:
-    """The keys do not tell the head count, the numbers do."""
-    stored = golden("hflnet")
-    size = int(stored.json["config"]["input"])
-    _, found = _run(stored, HFLNetConfig(input_size=size, heads=2), _batch(stored))
-    assert stored.error("fused_hand", found["fused_hand"]) > 1e-3
 
 
 def test_parameter_count(golden: Callable[[str], Any]) -> None:
@@ -97,5 +95,3 @@ def test_parameter_count(golden: Callable[[str], Any]) -> None:
     assert count == golden("hflnet").json["parameters"] == 46_080_659
     backbone = sum(p.numel() for p in network.backbone.parameters())
     assert backbone == 34_974_272
-
-
