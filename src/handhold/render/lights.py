@@ -125,8 +125,8 @@ def random_lighting(
     belong together.
     """
     warmth = float(np.clip(rng.normal(0.15, 0.45), -1, 1))
-    key = float(rng.uniform(0.45, 1.15))
-    fill = float(rng.uniform(0.16, 0.5))
+    key = float(rng.uniform(0.6, 1.5))
+    fill = float(rng.uniform(0.22, 0.6))
     sky = np.array(_tinted(-0.4 * warmth, fill))
     ground = np.array(_tinted(0.5 * warmth, 0.5 * fill))
     if background is not None:

@@ -27,7 +27,7 @@ class WaveNoise:
         self.amplitude = np.float32(np.sqrt(2 / count))
 
     def _kept(self, footprint: float) -> int:
-        return int((self.lengths > 2.2 * footprint).sum())
+        return int((self.lengths > 3.2 * footprint).sum())
 
     def value(self, points: FloatArray, footprint: float = 0.0) -> FloatArray:
         """Noise (N,) at points (N, 3)."""
