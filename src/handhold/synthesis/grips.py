@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from handhold.errors import InputError
 from handhold.geometry.signed_distance import GridDistance
+from handhold.hand.anatomy import anatomical_frames
 from handhold.hand.clearance import Capsules
 from handhold.hand.model import HandModel
 from handhold.hand.shapes import Finger, Shape, Thumb, angles
@@ -30,7 +31,7 @@ class Sites:
     """Pairs of opposite surface points of one object, between which it can be held.
 
     centre (N, 3) between the points; axis (N, 3) from one to the other; width (N,) metres;
-    weight (N,) sums to one: larger near the middle of the object.
+    weight (N,) sums to one: larger near the middle of the object, for thin walls far from it.
     """
 
     centre: Array
@@ -226,6 +227,7 @@ class HandParts:
             for name in DIGITS
         }
         self.tips = hand.tips.numpy()
+        self.frames = anatomical_frames(joints, vertices[self.tips])
         self.capsules = Capsules.from_mesh(
             vertices, owner.astype(np.int32), joints, vertices[self.tips]
         )
@@ -286,4 +288,6 @@ def _find_sites(distance: GridDistance, rng: np.random.Generator, widest: float)
     middle = (distance.low + distance.high) / 2.0
     reach = np.linalg.norm(centre - middle, axis=1) / np.linalg.norm(distance.high - distance.low)
     weight = np.exp(-((reach / 0.28) ** 2))
+    wall = width < 0.2 * (distance.high - distance.low).min()
+    weight = np.where(wall, 4.0 * reach**3, weight)  # vessels are taken by the rim or handle
     return Sites(centre=centre, axis=axis, width=width, weight=weight / weight.sum())

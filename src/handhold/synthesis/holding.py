@@ -113,7 +113,7 @@ class _Search:
         return np.clip(grip.start + noise, low, high), np.clip(grip.stop + noise, low, high)
 
     def _pose(self, angles: Array) -> Array:
-        return self.parts.vertices(pose_from_angles(angles), self.betas)
+        return self.parts.vertices(pose_from_angles(angles, self.parts.frames), self.betas)
 
     # ------------------------------------------------------------------------------- placing
 
@@ -276,7 +276,7 @@ class _Search:
             if np.abs(goal - angles).max() < 0.5:
                 break
             sweep = angles + steps[:, None, None] * (goal - angles)
-            poses = pose_from_angles(sweep)
+            poses = pose_from_angles(sweep, self.parts.frames)
             vertices = self.parts.vertices(poses, self.betas)
             depth = self._segment_depth(vertices, rotation, translation)
             overlap = self.parts.capsules.penetration(poses)
@@ -362,7 +362,7 @@ class _Search:
     def _judge(
         self, grip: Grip, angles: Array, rotation: Array, translation: Array
     ) -> HoldResult | None:
-        pose = pose_from_angles(angles)
+        pose = pose_from_angles(angles, self.parts.frames)
         if self.parts.capsules.penetration(pose[None])[0] > self.config.max_self_penetration:
             return None
         vertices = self.parts.vertices(pose, self.betas).astype(np.float64)

@@ -33,7 +33,7 @@ def near_miss(
     parts = parts_of(hand)
     sorts = ("before the palm", "behind the hand", "beside the hand", "beyond the fingers")
     for _ in range(config.tries):
-        pose = sample_pose(rng, 1)[0]
+        pose = sample_pose(rng, 1, frames=parts.frames)[0]
         vertices = parts.vertices(pose, shape).astype(np.float64)
         sort = sorts[int(rng.choice(4, p=[0.4, 0.2, 0.2, 0.2]))]
         sideways = np.cross(parts.palm_direction, parts.forward)
