@@ -23,6 +23,7 @@ NEEDED = {
     "trimesh": "trimesh",
     "embreex": "embreex",
     "roma": "roma",
+    "igl": "libigl",
     "tyro": "tyro",
     "rich": "rich",
 }
