@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from handhold.errors import InputError
 from handhold.hand.anatomy import sample_betas, sample_pose
@@ -125,5 +127,19 @@ def test_unknown_names_and_fields_are_refused() -> None:
         build_task(TrainConfig(model="unihope-small", steps=1, network={"colour": 1}))
     with pytest.raises(InputError, match=r"hand-detector, loss: .*'colour'"):
         build_task(TrainConfig(model="hand-detector", steps=1, loss={"colour": 1}))
+    with pytest.raises(InputError, match=r"unihope-small, augmentation: .*'colour'"):
+        build_task(config("unihope-small", augmentation={"colour": 1}))
     with pytest.raises(InputError, match="hflnet-small does not train on pairs"):
         build_task(config("hflnet-small", pairs=True))
+
+
+def test_backgrounds_lie_beside_the_detectors_photos(tmp_path: Path) -> None:
+    for i in range(8):
+        colour = (255, 0, 0) if i < 7 else (0, 255, 0)  # the last is kept for validation
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{i}.png")
+    still = {"mosaic": 0.0, "distortion": 0.0, "sized": 0.0, "zoom": [0.3, 0.4]}
+    chosen = config("hand-detector", backgrounds=str(tmp_path), augmentation=still)
+    task = build_task(chosen)
+    images = task.encode(make_samples(8) * 3, np.random.default_rng(0)).image
+    corner = images[:, :, -1, -1].tolist()
+    assert [255, 0, 0] in corner and [0, 255, 0] not in corner

@@ -14,7 +14,13 @@ from stub import make_sample, stub_task
 
 from handhold.errors import InputError
 from handhold.training.config import TrainConfig
-from handhold.training.stream import BatchStream, DataSpec, loader, validation_batches
+from handhold.training.stream import (
+    BatchStream,
+    DataSpec,
+    SyntheticScenes,
+    loader,
+    validation_batches,
+)
 
 
 def config(*data: str, **changes: Any) -> TrainConfig:
@@ -130,3 +136,11 @@ def test_augmentation_can_be_switched_off(dots: Path) -> None:
     truth = {make_sample(i).key: i for i in range(60)}
     picture = make_sample(truth[batch.keys[0]]).image.astype(np.float32) / 255
     assert np.abs(batch.image[0].permute(1, 2, 0).numpy() - picture).mean() < 0.08  # JPEG
+
+
+def test_synthetic_validation_differs_in_seed_and_backgrounds(tmp_path: Path) -> None:
+    chosen = config("synthetic:4", pairs=True, backgrounds=str(tmp_path))
+    train, held = (SyntheticScenes(4, chosen, part) for part in ("train", "held_out"))
+    assert train.seed == 4 and held.seed != 4
+    assert train.config.paired and train.config.backgrounds == tmp_path
+    assert train.config.background_part[1] == held.config.background_part[0]

@@ -59,13 +59,15 @@ class Train:
     network: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Changes to the method's own configuration, such as input_size=256."""
     augmentation: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
-    """Changes to the detector's augmentation, such as mosaic=0.1 turn=0.05."""
+    """Changes to the method's augmentation, such as rotation_deg=30."""
     time_limit: float | None = None
     """Stop cleanly, with weights, after this many minutes of this sitting."""
     threads: int | None = None
     """Processor threads for the network (default: PyTorch's choice)."""
     mano: Path | None = None
     """Folder with the official MANO files; without it the free hand is the target."""
+    backgrounds: Path | None = None
+    """Folder of photos without hands: behind synthetic scenes, beside the detector's photos."""
     fresh: bool = False
     """Begin again in a folder that holds a run; the old run is lost."""
     quiet: bool = False
@@ -97,10 +99,9 @@ def configured(options: Train, base: TrainConfig) -> TrainConfig:
         changes["network"] = base.network | _changes(options.network)
     if options.augmentation:
         changes["augmentation"] = base.augmentation | _changes(options.augmentation)
-    if options.start_from is not None:
-        changes["start_from"] = str(options.start_from)
-    if options.mano is not None:
-        changes["mano"] = str(options.mano)
+    for name in ("start_from", "mano", "backgrounds"):
+        if name in changes:
+            changes[name] = str(changes[name])
     if options.steps is not None and options.epochs is None:
         changes["epochs"] = 0.0
     if options.epochs is not None and options.steps is None:

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from handhold.errors import InputError
 from handhold.synthesis.shards import OPTIONAL
 from handhold.training.config import TrainConfig
 from handhold.training.measures import detector_measures
+from handhold.training.stream import BACKGROUNDS_KEPT
 from handhold.training.tasks import Items, Measures, Task
 
 
@@ -46,7 +49,7 @@ def _detector(config: TrainConfig) -> Task:
     weights = configured(DetectorLossConfig, config.loss, "hand-detector, loss")
     where = "hand-detector, augmentation"
     distortion = configured(DetectorProcessorConfig, config.augmentation, where)
-    processor = DetectorProcessor(settings, distortion)
+    processor = DetectorProcessor(settings, distortion, _hand_free(config.backgrounds))
 
     def encode(items: Items, rng: np.random.Generator | None) -> DetectorBatch:
         return processor.encode([sample for sample, _ in items], rng)
@@ -72,6 +75,22 @@ def _detector(config: TrainConfig) -> Task:
         per="image",
         skip=frozenset(OPTIONAL),
     )
+
+
+def _hand_free(folder: str | None) -> list[NDArray[np.uint8]]:
+    """The training part of a folder of photos without hands, at most 480 pixels long."""
+    if folder is None:
+        return []
+    from handhold.synthesis.backgrounds import list_photos
+
+    paths = list_photos(Path(folder))
+    pictures = []
+    for path in paths[: max(1, int(len(paths) * BACKGROUNDS_KEPT))]:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB")
+            small.thumbnail((480, 480))
+            pictures.append(np.asarray(small))
+    return pictures
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -62,13 +62,18 @@ def _changed(base: Any, changes: dict[str, Any], where: str) -> Any:
 def processor_config(config: TrainConfig, input_size: int) -> HopeProcessorConfig:
     """How samples become batches: the sound way, or the original authors' for a dataset."""
     if config.preparation == "deployable":
-        return HopeProcessorConfig.deployable(input_size, paired=config.pairs)
-    ho3d = config.preparation == "ho3d"
-    return HopeProcessorConfig(
-        input_size=input_size,
-        augmentation=Augmentation.ho3d() if ho3d else Augmentation.dexycb(),
-        occlusion_threshold=0.8 if ho3d else 0.9,
-        paired=config.pairs,
+        chosen = HopeProcessorConfig.deployable(input_size, paired=config.pairs)
+    else:
+        ho3d = config.preparation == "ho3d"
+        chosen = HopeProcessorConfig(
+            input_size=input_size,
+            augmentation=Augmentation.ho3d() if ho3d else Augmentation.dexycb(),
+            occlusion_threshold=0.8 if ho3d else 0.9,
+            paired=config.pairs,
+        )
+    where = f"{config.model}, augmentation"
+    return dataclasses.replace(
+        chosen, augmentation=_changed(chosen.augmentation, config.augmentation, where)
     )
 
 

@@ -34,9 +34,10 @@ class TrainConfig:
     model: name in the registry, or "hand-detector". recipe: where the settings come from.
     network, loss: changes to the defaults of the method's own configurations. preparation:
     "deployable" (crops from boxes, strong augmentation), or the original authors' for "dexycb"
-    or "ho3d". augmentation: changes to the detector's. mano: folder with the official files
-    whose hand is the target (None: the free hand). pairs: use UniHOPE's second images (the
-    photo without the object).
+    or "ho3d". augmentation: changes to the method's. mano: folder with the official files whose
+    hand is the target (None: the free hand). backgrounds: folder of photos without hands, for
+    behind synthetic scenes and beside the detector's photos; the last eighth is kept for
+    validation. pairs: use UniHOPE's second images (the photo without the object).
     data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", each optionally "=weight".
     validation: the same without weights; empty: what the training data hold out.
 
@@ -60,6 +61,7 @@ class TrainConfig:
     preparation: Literal["deployable", "dexycb", "ho3d"] = "deployable"
     augmentation: dict[str, Any] = field(default_factory=dict)
     mano: str | None = None
+    backgrounds: str | None = None
     network: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     pairs: bool = False

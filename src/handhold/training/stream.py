@@ -24,6 +24,7 @@ Kind: TypeAlias = Literal["synthetic", "shards", "photos"]
 Part: TypeAlias = Literal["train", "held_out", "all"]
 HELD_OUT_SHARE = 0.05  # of shards: their last samples, at most HELD_OUT_MOST
 HELD_OUT_MOST = 512
+BACKGROUNDS_KEPT = 7 / 8  # for training
 HELD_OUT_SEED = 1_000_003  # added to the seed of scenes drawn for validation
 EXAMPLES = "synthetic, synthetic:SEED, shards:FOLDER or photos:FOLDER, with =WEIGHT if several"
 
@@ -77,11 +78,17 @@ class SyntheticScenes:
 
     hands: list[int] | None = None
 
-    def __init__(self, seed: int, *, paired: bool = False, mano: str | None = None) -> None:
+    def __init__(self, seed: int, config: TrainConfig, part: Part = "train") -> None:
         from handhold.synthesis.scenes import SceneConfig
 
-        self.seed = seed
-        self.config = SceneConfig(paired=paired, mano=Path(mano) if mano else None)
+        train = part == "train"
+        self.seed = seed + (0 if train else HELD_OUT_SEED)
+        self.config = SceneConfig(
+            paired=config.pairs,
+            mano=Path(config.mano) if config.mano else None,
+            backgrounds=Path(config.backgrounds) if config.backgrounds else None,
+            background_part=(0.0, BACKGROUNDS_KEPT) if train else (BACKGROUNDS_KEPT, 1.0),
+        )
 
     def __len__(self) -> int:
         return ENDLESS
@@ -96,8 +103,7 @@ def open_samples(spec: DataSpec, part: Part, task: Task, config: TrainConfig) ->
     """The samples of a source: those to train on, those it holds out, or all."""
     skip = task.skip if config.pairs else task.skip | {"bare_image"}
     if spec.kind == "synthetic":
-        seed = int(spec.where or 0) + (HELD_OUT_SEED if part == "held_out" else 0)
-        return SyntheticScenes(seed, paired=config.pairs, mano=config.mano)
+        return SyntheticScenes(int(spec.where or 0), config, part)
     if spec.kind == "photos":
         return PhotoFolder(spec.where, part)
     shards = ShardDataset(spec.where, skip=skip)
