@@ -12,6 +12,7 @@ def models(sizes: bool = False) -> int:
         sizes: Build each and count parameters and multiply-adds, beside the paper's figures;
             exit code 1 where one is off by more than 1 %.
     """
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
@@ -19,33 +20,36 @@ def models(sizes: bool = False) -> int:
 
     console = Console()
     if not sizes:
-        table = Table("model", "what", "paper", "weights")
+        table = Table("model", "what", "weights", box=SIMPLE)
+        table.columns[0].no_wrap = True
         for name, entry in MODELS.items():
-            there = "in the package" if shipped_weights(name) else "not in the package"
-            table.add_row(name, entry.summary, entry.paper, there)
+            there = "in the package" if shipped_weights(name) else "not here"
+            table.add_row(name, f"{entry.summary}\n{entry.paper}\n{entry.licence}", there)
         console.print(table)
         return 0
 
     from handhold.models.sizes import compare
 
-    table = Table("model", "parameters", "paper", "GMACs", "paper", "with attention", "pixels", "")
+    table = Table(box=SIMPLE)
+    for title in ("configuration", "parameters", "paper", "GMACs", "paper", "+", ""):
+        table.add_column(title, no_wrap=True, justify="left" if title[:1] == "c" else "right")
     rows = [row for name in MODELS for row in compare(name)]
     for row in rows:
         table.add_row(
-            row.label,
+            f"{row.label} {row.input_size}",
             f"{row.size.parameters:,}",
             "" if row.paper_parameters is None else f"{row.paper_parameters:,}",
             f"{row.size.counted / 1e9:.3f}",
             "" if row.paper_gmacs is None else f"{row.paper_gmacs:.2f}",
-            f"{(row.size.macs + row.size.attention_macs) / 1e9:.3f}",
-            str(row.input_size),
+            f"{row.size.attention_macs / 1e9:.3f}",
             "" if row.paper_gmacs is None else "agrees" if row.agrees(TOLERANCE) else "DIFFERS",
         )
     console.print(table)
     console.print(
-        "GMACs as the papers count: multiply-adds of convolutions and linear layers, four"
-        " operations\nper element of norms, products inside attention left out; those are in the"
-        " column after,\nwithout the norms."
+        "The number after the name is the side of the crop. GMACs as the papers count: multiply-"
+        "adds of\nconvolutions and linear layers and four operations per element of norms; +: "
+        "products inside\nattention, which they leave out.",
+        soft_wrap=True,
     )
     return 0 if all(row.agrees(TOLERANCE) for row in rows) else 1
 
