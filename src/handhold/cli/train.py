@@ -136,7 +136,9 @@ def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
     so does the time limit.
 
     handhold train unihope-small --data synthetic --out runs/first --steps 2000
+
     handhold train unihope-small --data shards:made=0.7 photos:mine=0.3 --out runs/mixed
+
     handhold train unihope-small --out runs/mixed            (goes on)
     """
     from handhold.training.recipes import RECIPES
