@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -20,7 +20,7 @@ HELD_OUT_SERIES = 1_000_003
 def evaluate(
     model: Annotated[str, tyro.conf.Positional] = "unihope-small",
     data: str = "synthetic",
-    protocol: Literal["deployable", "boxes"] = "deployable",
+    protocol: Literal["deployable", "boxes", "official"] = "deployable",
     out: Path | None = None,
     count: int = 500,
     part: Literal["held_out", "train", "all"] = "held_out",
@@ -39,7 +39,7 @@ def evaluate(
         data: `synthetic` (a series that no training uses), `shards:FOLDER` or `photos:FOLDER` (a
             folder with labels.json).
         protocol: `deployable`: only the image (and intrinsics, where they are known); `boxes`: true
-            hand boxes and sides as well.
+            hand boxes and sides as well; `official`: also what is held and its box.
         out: Folder for report.json, report.txt and report.png.
         count: Scenes or photos at most.
         part: Photos that training holds out, those it uses, or all.
@@ -132,9 +132,13 @@ def _predictor(estimator: Estimator, chosen: Protocol) -> Predict:
 
     def predict(sample: Sample) -> Scene:
         known = sample.camera.source in ("synthetic", "dataset", "given")
-        boxes = None
+        boxes: list[dict[str, Any]] | None = None
         if "hand_box" in chosen.given:
             boxes = [{"box": tight_box(hand), "side": hand.side} for hand in sample.hands]
+            if "object_box" in chosen.given:
+                for number, (entry, hand) in enumerate(zip(boxes, sample.hands, strict=True)):
+                    held = sample.object if number == 0 and hand.grasping else None
+                    entry["object_box"] = None if held is None else held.box
         return estimator(
             sample.image,
             intrinsics=sample.camera.intrinsics if known else None,

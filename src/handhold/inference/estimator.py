@@ -221,8 +221,8 @@ class Estimator:
         return found
 
     def _complete(self, image: NDArray[np.uint8], boxes: Sequence[GivenBox]) -> list[Detection]:
-        """Given boxes as detections: side (unless given) and held object's box by the detector;
-        without one the side must be given.
+        """Given boxes as detections; what is not given (side, held object) the detector says.
+        Without one the side must be given.
         """
         if not boxes:
             return []
@@ -232,11 +232,17 @@ class Estimator:
                 if given.side is None:
                     raise InputError("boxes: without a detector every box needs its side")
                 hands.append(Detection(box=given.box, side=given.side, score=given.score))
-            return hands
-        seen = self.detector.describe(image, np.stack([given.box for given in boxes]))
+        else:
+            hands = self.detector.describe(image, np.stack([given.box for given in boxes]))
         return [
-            replace(hand, box=given.box, score=given.score, side=given.side or hand.side)
-            for hand, given in zip(seen, boxes, strict=True)
+            replace(
+                hand,
+                box=given.box,
+                score=given.score,
+                side=given.side or hand.side,
+                object_box=given.object_box if given.object_known else hand.object_box,
+            )
+            for hand, given in zip(hands, boxes, strict=True)
         ]
 
     def _reconstruct(

@@ -1,7 +1,9 @@
 """Hand boxes from outside, as JSON: of one photo a list, of several {"photo.jpg": [...]}.
 
-An entry is {"box": [x0, y0, x1, y1], "side": "left" | "right" | null, "score": 0..1}; `side` and
-`score` may be missing. Boxes are tight around the hand, in pixels of the upright photo.
+An entry is {"box": [x0, y0, x1, y1], "side": "left" | "right" | null, "score": 0..1, "object_box":
+[x0, y0, x1, y1] | null}; all but `box` may be missing. Boxes are tight around the hand, in pixels
+of the upright photo. `object_box` is what the hand holds, null: it holds nothing; where it is
+missing the detector says.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ from handhold.scene import FloatArray, Side
 
 @dataclass(frozen=True, kw_only=True)
 class GivenBox:
-    """box (4,): photo pixels. side None: to be found out."""
+    """box (4,): photo pixels. side None: to be found out. object_known: object_box (4,), or None
+    for an empty hand, is given too.
+    """
 
     box: FloatArray
     side: Side | None = None
     score: float = 1.0
+    object_known: bool = False
+    object_box: FloatArray | None = None
 
 
 def read_boxes(path: str | Path) -> list[GivenBox] | dict[str, list[GivenBox]]:
@@ -60,22 +66,36 @@ def _parse(entry: Any, where: str) -> GivenBox:
     if isinstance(entry, GivenBox):
         return entry
     fields: dict[str, Any] = dict(entry) if isinstance(entry, Mapping) else {"box": entry}
+    box = _corners(fields.get("box"), f"{where}.box")
     try:
-        box = np.asarray(fields.get("box"), dtype=np.float64)
-        given: Any = fields.get("score")
-        score = 1.0 if given is None else float(given)
+        score = float(fields.get("score") if fields.get("score") is not None else 1.0)
     except (TypeError, ValueError):
-        raise FileFormatError(
-            f"{where}: expected numbers for box [x0, y0, x1, y1] and score"
-        ) from None
-    if box.shape != (4,) or not np.isfinite(box).all() or not np.isfinite(score):
-        raise FileFormatError(f"{where}.box: expected four finite numbers x0, y0, x1, y1")
-    if not (box[2] > box[0] and box[3] > box[1]):
-        raise FileFormatError(f"{where}.box: expected x0 < x1 and y0 < y1, found {box.tolist()}")
+        raise FileFormatError(f"{where}.score: expected a number") from None
+    if not np.isfinite(score):
+        raise FileFormatError(f"{where}.score: expected a finite number, found {score}")
     side = fields.get("side")
     if side not in ("left", "right", None):
         raise FileFormatError(f"{where}.side: expected 'left', 'right' or null, found {side!r}")
-    return GivenBox(box=box, side=side, score=score)
+    held = fields.get("object_box")
+    return GivenBox(
+        box=box,
+        side=side,
+        score=score,
+        object_known="object_box" in fields,
+        object_box=None if held is None else _corners(held, f"{where}.object_box"),
+    )
+
+
+def _corners(value: Any, where: str) -> FloatArray:
+    try:
+        box = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        box = np.zeros(0)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        raise FileFormatError(f"{where}: expected four finite numbers x0, y0, x1, y1")
+    if not (box[2] > box[0] and box[3] > box[1]):
+        raise FileFormatError(f"{where}: expected x0 < x1 and y0 < y1, found {box.tolist()}")
+    return box
 
 
 def check_inside(boxes: Sequence[GivenBox], width: int, height: int, name: str) -> None:

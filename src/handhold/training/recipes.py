@@ -27,7 +27,7 @@ def _small(model: str, changes: dict[str, Any]) -> TrainConfig:
         "optimizer": "adamw",
         "weight_decay": 0.02,
         "schedule": "cosine",
-        "warmup": 300,
+        "warmup": 100,
         "ema": 0.999,
         "clip_norm": 1000.0,
         "channels_last": True,

@@ -439,7 +439,11 @@ def assemble(
     """Box-relative results -> Prediction in crop pixels. features always hold joints2d_box (B, 21,
     2) and object_box_points (B, R * R, 21, 2), relative to their boxes."""
     points = torch.stack((thing["obj_x"], thing["obj_y"]), dim=-1).flatten(1, 2)
-    kept = {"joints2d_box": hand["joints2d"], "object_box_points": points}
+    kept = {
+        "joints2d_box": hand["joints2d"],
+        "heatmaps": hand["heatmaps"],
+        "object_box_points": points,
+    }
     return Prediction(
         joints=hand["joints3d"],
         vertices=hand["verts3d"],

@@ -130,8 +130,8 @@ def object_mask(batch: Batch, cells: int) -> Tensor:
 def extra_terms(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
     """relative_joints, relative_vertices: mean absolute error with both wrists at the origin
     (metres). rotation_l1, joints2d_l1: mean absolute errors. reprojection: see the function.
-    pose_prior: see `pose_penalty`. shape_prior: mean squared betas where no pose is labelled.
-    object_class: cross-entropy where the class is known."""
+    heatmap: see the function. pose_prior: see `pose_penalty`. shape_prior: mean squared betas
+    where no pose is labelled. object_class: cross-entropy where the class is known."""
     known = known_pose(batch)
     joints, vertices = prediction.joints.float(), need("vertices", prediction.vertices).float()
     true_joints = need("batch.joints", batch.joints)
@@ -150,6 +150,7 @@ def extra_terms(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         ),
         "rotation_l1": masked_mean((rotations - target).abs(), known),
         "joints2d_l1": masked_mean((found2d - target2d).abs(), valid),
+        "heatmap": heatmap_entropy(prediction.features["heatmaps"].float(), target2d, valid),
         "reprojection": reprojection(joints, target2d, valid),
         "pose_prior": pose_penalty(matrix_to_axis_angle(rotations)).mean(),
         "shape_prior": masked_mean(betas**2, ~known),
@@ -162,6 +163,22 @@ def extra_terms(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
             F.cross_entropy(logits, safe, reduction="none"), label >= 0
         )
     return terms
+
+
+def heatmap_entropy(heatmaps: Tensor, points: Tensor, valid: Tensor) -> Tensor:
+    """Cross-entropy of heat maps (B, 21, R, R), each of sum 1, with a bell of one cell's width.
+
+    points (B, 21, 2) relative to the hand box; valid (B, 21). A soft arg-max alone learns slowly
+    from nothing, as a flat map hardly says where to go.
+    """
+    size = heatmaps.shape[-1]
+    centre = (torch.arange(size, device=points.device) + 0.5) / size
+    place = points.clamp(0.0, 1.0)[..., None] - centre  # (B, 21, 2, R)
+    column, row = torch.exp(-0.5 * (place * size) ** 2).unbind(dim=2)
+    bell = row[..., :, None] * column[..., None, :]
+    bell = bell / bell.sum(dim=(-2, -1), keepdim=True)
+    entropy = -(bell * heatmaps.clamp_min(1e-8).log()).sum(dim=(-2, -1))
+    return masked_mean(entropy, valid)
 
 
 def reprojection(joints: Tensor, points: Tensor, valid: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class UniHOPELossConfig(HFLNetLossConfig):
     @classmethod
     def small(cls) -> UniHOPELossConfig:
         """For the small network and mixed data (synthetic scenes and photos with 2D labels)."""
-        return cls(**(SMALL | {"switch": 2.0}))
+        return cls(**(SMALL | {"switch": 0.2}))
 
 
 def loss(
