@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from handhold.errors import InputError, MissingFileError, WeightsError
@@ -92,7 +92,7 @@ def save_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(entries, temporary, metadata=header)
+        temporary.write_bytes(save(entries, metadata=header))  # as readable as other files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
