@@ -35,16 +35,21 @@ def _help() -> str:
     return "\n".join([head, "", *lines])
 
 
+def _first_line(command: Any) -> str:
+    return (command.__doc__ or "").strip().partition("\n")[0]
+
+
 def _call(command: Any, arguments: Sequence[str], name: str) -> int:
     import tyro
 
     if isinstance(command, dict):
         if not arguments or arguments[0] not in command:
-            asked = f"unknown: {arguments[0]}" if arguments and arguments[0][0] != "-" else ""
-            print(
-                "\n".join(filter(None, [asked, f"usage: {name} {{{','.join(command)}}} [options]"]))
-            )
-            return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+            wanted = bool(arguments) and arguments[0] not in ("-h", "--help")
+            if wanted:
+                print(f"handhold: there is no {name} {arguments[0]}", file=sys.stderr)
+            lines = [f"  {verb:<10}  {_first_line(part)}" for verb, part in command.items()]
+            print("\n".join([f"usage: {name} VERB [options]", "", *lines]))
+            return 2 if wanted else 0
         return _call(command[arguments[0]], arguments[1:], f"{name} {arguments[0]}")
     result = tyro.cli(command, prog=name, args=list(arguments))
     return result if isinstance(result, int) else 0
