@@ -16,7 +16,12 @@ from handhold.errors import InputError
 from handhold.models.hflnet.loss import HFLNetLossConfig, loss
 from handhold.models.hflnet.model import HFLNet, HFLNetConfig, in_pixels, intersection
 from handhold.models.nn.attention import MapAttention
-from handhold.models.nn.hope_losses import masked_mean, object_mask, reprojection
+from handhold.models.nn.hope_losses import (
+    heatmap_entropy,
+    masked_mean,
+    object_mask,
+    reprojection,
+)
 from handhold.models.nn.soft_argmax import soft_argmax
 from handhold.scene import Batch, Prediction
 
@@ -169,6 +174,17 @@ def _changed(prediction: Prediction, **features: Tensor) -> Prediction:
     return dataclasses.replace(prediction, features=prediction.features | features)
 
 
+def _bells(points: Tensor, size: int) -> Tensor:
+    """Scores whose soft-max is a bell of one cell's width at each point, cell by cell."""
+    scores = torch.zeros(*points.shape[:2], size, size)
+    for row in range(size):
+        for column in range(size):
+            cell = torch.tensor([column + 0.5, row + 0.5])
+            away = (points.clamp(0, 1) * size - cell).square().sum(-1)
+            scores[..., row, column] = -away / 2
+    return scores
+
+
 def test_perfect_prediction_costs_nothing(tiny_hflnet: HFLNetConfig, make_batch: MakeBatch) -> None:
     from handhold.geometry.rotation import axis_angle_to_matrix_manopth
 
@@ -193,6 +209,7 @@ def test_perfect_prediction_costs_nothing(tiny_hflnet: HFLNetConfig, make_batch:
         object_confidence=mask,
         features={
             "joints2d_box": (batch.joints2d - low) / size,
+            "heatmap_scores": _bells((batch.joints2d - low) / size, 8),
             "object_box_points": points[:, None].expand(-1, cells, -1, -1),
         },
     )
@@ -277,6 +294,21 @@ def test_reprojection_refuses_mirrored_hands() -> None:
     valid = torch.ones(1, 21, dtype=torch.bool)
     assert float(reprojection(joints, 5 * joints[..., :2], valid)) < 1e-5
     assert float(reprojection(joints, -5 * joints[..., :2], valid)) > 0.1
+
+
+def test_heatmaps_are_pulled_to_the_joint() -> None:
+    """A bell at the joint is the minimum, and descending from a flat map finds the joint."""
+    points = torch.tensor([[[0.3, 0.7], [0.9, 0.1]]])
+    valid = torch.tensor([[True, False]])
+    logits = torch.zeros(1, 2, 16, 16, requires_grad=True)
+    for _ in range(600):
+        heatmaps, found = soft_argmax(logits)
+        value = heatmap_entropy(heatmaps, points, valid)
+        (gradient,) = torch.autograd.grad(value, logits)
+        logits = (logits - 40 * gradient).detach().requires_grad_()
+    torch.testing.assert_close(found[0, 0], points[0, 0], atol=2e-3, rtol=0)
+    torch.testing.assert_close(found[0, 1], torch.tensor([0.5, 0.5]))  # not labelled: untouched
+    assert float(value.detach()) == pytest.approx(1 + math.log(2 * math.pi), abs=0.02)
 
 
 def test_predictions_are_in_crop_pixels(tiny_hflnet: HFLNetConfig, make_batch: MakeBatch) -> None:

@@ -1,4 +1,4 @@
-"""`handhold weights`: import the authors' checkpoints."""
+"""`handhold weights`: import the authors' checkpoints, pack trained weights."""
 
 from __future__ import annotations
 
@@ -65,4 +65,40 @@ def import_weights(
     print(f"licence: {entry(method).licence}")
 
 
-COMMANDS = {"import": import_weights}
+def pack(file: Annotated[Path, tyro.conf.Positional], out: Path) -> None:
+    """Halve a trained weights file and leave out whose folders it was trained from.
+
+    Kernels become float16; the header keeps the configuration and, of every data source, the kind
+    and the folder's name without its path.
+
+    Args:
+        file: Weights file of `handhold train`.
+        out: File to write (.safetensors).
+    """
+    import dataclasses
+
+    from handhold.models.weights import read_weights, write_weights
+
+    found = read_weights(file)
+    extra = {name: _without_paths(value) for name, value in found.extra.items()}
+    write_weights(out, dataclasses.replace(found, extra=extra), "fp16")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+def _without_paths(value: object) -> object:
+    """The same with `a:/folder/name=0.5` as `a:name=0.5`, at any depth (also in JSON texts)."""
+    import json
+    import re
+
+    if isinstance(value, dict):
+        return {name: _without_paths(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(part) for part in value]
+    if isinstance(value, str):
+        if value[:1] in ("{", "["):
+            return json.dumps(_without_paths(json.loads(value)))
+        return re.sub(r"(^|:)(?:[^:=]*[/\\])+", r"\1", value)
+    return value
+
+
+COMMANDS = {"import": import_weights, "pack": pack}

@@ -38,7 +38,7 @@ def compare(name: str) -> list[SizeRow]:
         size, pixels = _measure(name, told.paper_config())
         rows.append(
             SizeRow(
-                label=f"{name} (paper)",
+                label=f"{name} paper",
                 size=size,
                 input_size=pixels,
                 paper_parameters=told.paper_parameters,

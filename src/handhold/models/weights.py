@@ -72,10 +72,22 @@ def save_weights(
     float32. extra: anything JSON can hold. Raises WeightsError for NaN or infinite values, also
     those that float16 cannot hold.
     """
+    config = dataclasses.asdict(network.config)  # pyright: ignore[reportArgumentType]
+    entries = network.state_dict()
+    return write_weights(
+        path, WeightsFile(model=model, config=config, extra=dict(extra or {}), entries=entries),
+        precision,
+    )  # fmt: skip
+
+
+def write_weights(
+    path: str | Path, content: WeightsFile, precision: Literal["fp16", "fp32"] = "fp32"
+) -> Path:
+    """Write what `read_weights` gives back; see `save_weights`."""
     if precision not in ("fp16", "fp32"):
         raise InputError(f"precision: expected fp16 or fp32, found {precision!r}")
     entries: dict[str, Tensor] = {}
-    for key, value in network.state_dict().items():
+    for key, value in content.entries.items():
         stored = value.detach().cpu().contiguous().clone()
         if precision == "fp16" and stored.is_floating_point() and stored.ndim > 1:
             stored = stored.half()
@@ -84,9 +96,9 @@ def save_weights(
         entries[key] = stored
     header = {
         "format": FORMAT,
-        "model": model,
-        "config": json.dumps(dataclasses.asdict(network.config)),  # pyright: ignore[reportArgumentType]
-        "extra": json.dumps(dict(extra or {})),
+        "model": content.model,
+        "config": json.dumps(content.config),
+        "extra": json.dumps(content.extra),
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,13 +239,13 @@ def _numpy_globals() -> list[Any]:
     """NumPy scalars and arrays (scores and optimiser settings in old files): data, not code."""
     import numpy as np
 
-    multiarray = np._core.multiarray
+    scalar, reconstruct = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
     kinds = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
     return [
-        multiarray.scalar,
-        multiarray._reconstruct,
-        (multiarray.scalar, "numpy.core.multiarray.scalar"),
-        (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+        scalar,
+        reconstruct,
+        (scalar, "numpy.core.multiarray.scalar"),  # files written before NumPy 2
+        (reconstruct, "numpy.core.multiarray._reconstruct"),
         np.dtype,
         np.ndarray,
         *kinds,

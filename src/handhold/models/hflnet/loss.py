@@ -85,7 +85,7 @@ SMALL = {
     "joints2d_l1": 10.0,
     "heatmap": 8.0,
     "reprojection": 8.0,
-    "pose_prior": 0.3,
+    "pose_prior": 0.0,
     "shape_prior": 0.01,
     "object_class": 0.3,
 }

@@ -205,11 +205,13 @@ class HandHead(nn.Module):
         hourglass = self.hourglass(x)
         encoding = F.leaky_relu(self.norm(self.conv(self.unit(hourglass))), self.slope)
         logits = self.score(encoding)
-        heatmaps, joints2d = soft_argmax(logits * self.sharpness[:, :, None])
+        scores = logits * self.sharpness[:, :, None]
+        heatmaps, joints2d = soft_argmax(scores)
         return {
             "hourglass": hourglass,
             "hand_encoding": encoding,
             "heatmap_logits": logits,
+            "heatmap_scores": scores,
             "heatmaps": heatmaps,
             "joints2d": joints2d,
         }
@@ -441,7 +443,7 @@ def assemble(
     points = torch.stack((thing["obj_x"], thing["obj_y"]), dim=-1).flatten(1, 2)
     kept = {
         "joints2d_box": hand["joints2d"],
-        "heatmaps": hand["heatmaps"],
+        "heatmap_scores": hand["heatmap_scores"],
         "object_box_points": points,
     }
     return Prediction(

@@ -150,7 +150,7 @@ def extra_terms(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         ),
         "rotation_l1": masked_mean((rotations - target).abs(), known),
         "joints2d_l1": masked_mean((found2d - target2d).abs(), valid),
-        "heatmap": heatmap_entropy(prediction.features["heatmaps"].float(), target2d, valid),
+        "heatmap": heatmap_divergence(prediction.features["heatmap_scores"], target2d, valid),
         "reprojection": reprojection(joints, target2d, valid),
         "pose_prior": pose_penalty(matrix_to_axis_angle(rotations)).mean(),
         "shape_prior": masked_mean(betas**2, ~known),
@@ -165,20 +165,21 @@ def extra_terms(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
     return terms
 
 
-def heatmap_entropy(heatmaps: Tensor, points: Tensor, valid: Tensor) -> Tensor:
-    """Cross-entropy of heat maps (B, 21, R, R), each of sum 1, with a bell of one cell's width.
+def heatmap_divergence(scores: Tensor, points: Tensor, valid: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of heat maps from a bell of one cell's width at each joint.
 
-    points (B, 21, 2) relative to the hand box; valid (B, 21). A soft arg-max alone learns slowly
-    from nothing, as a flat map hardly says where to go.
+    scores (B, 21, R, R): before the soft-max. points (B, 21, 2) relative to the hand box; valid (B,
+    21). A soft arg-max alone learns slowly from nothing, as a flat map hardly says where to go.
     """
-    size = heatmaps.shape[-1]
+    size = scores.shape[-1]
     centre = (torch.arange(size, device=points.device) + 0.5) / size
     place = points.clamp(0.0, 1.0)[..., None] - centre  # (B, 21, 2, R)
     column, row = torch.exp(-0.5 * (place * size) ** 2).unbind(dim=2)
     bell = row[..., :, None] * column[..., None, :]
-    bell = bell / bell.sum(dim=(-2, -1), keepdim=True)
-    entropy = -(bell * heatmaps.clamp_min(1e-8).log()).sum(dim=(-2, -1))
-    return masked_mean(entropy, valid)
+    bell = (bell / bell.sum(dim=(-2, -1), keepdim=True)).flatten(2)
+    likelihood = scores.float().flatten(2).log_softmax(dim=-1)
+    divergence = F.kl_div(likelihood, bell, reduction="none").sum(dim=-1)
+    return masked_mean(divergence, valid)
 
 
 def reprojection(joints: Tensor, points: Tensor, valid: Tensor) -> Tensor:

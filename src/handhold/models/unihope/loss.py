@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class UniHOPELossConfig(HFLNetLossConfig):
     @classmethod
     def small(cls) -> UniHOPELossConfig:
         """For the small network and mixed data (synthetic scenes and photos with 2D labels)."""
-        return cls(**(SMALL | {"switch": 0.2}))
+        return dataclasses.replace(cls(switch=0.2), **SMALL)
 
 
 def loss(
