@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -123,13 +123,39 @@ class HandPattern:
         corner, width, lines = _palm_lines(features)
         return cls(features=features, fields=fields, lines=lines, corner=corner, width=width)
 
-    def line_distance(self, rest: FloatArray) -> FloatArray:
-        """Distance (N,) in metres from rest positions (N, 3), seen from the palm, to its lines."""
+    @cached_property
+    def rows(self) -> FloatArray:
+        """`fields` as rows (9, V)."""
+        return np.ascontiguousarray(self.fields.T, np.float32)
+
+    @cached_property
+    def nail_of_label(self) -> NDArray[np.int8]:
+        """Which digit's nail (0..4) the part of a label carries (16,); -1 = none."""
+        found = np.full(16, -1, np.int8)
+        found[np.asarray(self.features.nail_joints)] = np.arange(5)
+        return found
+
+    @cached_property
+    def nail_rows(self) -> FloatArray:
+        """Rows (12, 5): the nails' centres, normals, and axes across and along in half sizes."""
+        features = self.features
+        across = np.cross(features.nail_normals, features.nail_axes)
+        half = np.asarray(features.nail_half_sizes)
+        parts = (
+            features.nail_centres,
+            features.nail_normals,
+            across / half[:, :1],
+            features.nail_axes / half[:, 1:],
+        )
+        return np.ascontiguousarray(np.concatenate(parts, axis=1).T, np.float32)
+
+    def line_distance(self, x: FloatArray, z: FloatArray) -> FloatArray:
+        """Distance (N,) in metres from rest positions, seen from the palm, to its lines."""
         size = self.lines.shape[0]
-        scale = size / self.width
-        column = np.clip((rest[:, 0] - self.corner[0]) * scale, 0, size - 1).astype(np.int32)
-        row = np.clip((rest[:, 2] - self.corner[1]) * scale, 0, size - 1).astype(np.int32)
-        return self.lines[row, column]
+        scale = np.float32(size / self.width)
+        column = np.clip((x - np.float32(self.corner[0])) * scale, 0, size - 1).astype(np.intp)
+        row = np.clip((z - np.float32(self.corner[1])) * scale, 0, size - 1).astype(np.intp)
+        return self.lines.take(row * size + column)
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from handhold.errors import InputError
 from handhold.render.material import to_linear
+from handhold.render.mesh import dot_rows
 from handhold.scene import FloatArray
 
 Triple = tuple[float, float, float]
@@ -34,16 +35,12 @@ class DirectionalLight:
             raise InputError(f"DirectionalLight.size: expected 0 or more, found {self.size}")
 
     def reaching(self, points: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """For points (N, 3): unit directions to the light (N, 3), distances (N,), irradiance (N,
-        3).
+        """For points (3, N): unit directions to the light (3, 1), one for all, distances (N,),
+        irradiance (3, 1).
         """
         direction = np.asarray(self.towards, np.float32) / np.float32(np.linalg.norm(self.towards))
-        count = len(points)
-        return (
-            np.broadcast_to(direction, (count, 3)),
-            np.full(count, 100, np.float32),
-            np.broadcast_to(np.asarray(self.color, np.float32), (count, 3)),
-        )
+        distance = np.full(points.shape[1], 100, np.float32)
+        return direction[:, None], distance, np.asarray(self.color, np.float32)[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +67,14 @@ class PointLight:
         return self.radius / self.reference
 
     def reaching(self, points: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """For points (N, 3): unit directions to the light (N, 3), distances (N,), irradiance (N,
-        3).
+        """For points (3, N): unit directions to the light (3, N), distances (N,), irradiance
+        (3, N).
         """
-        away = np.asarray(self.position, np.float32) - points
-        distance = np.maximum(np.linalg.norm(away, axis=1), np.float32(1e-4))
-        power = np.asarray(self.color, np.float32) * ((self.reference / distance) ** 2)[:, None]
-        return away / distance[:, None], distance, power.astype(np.float32)
+        away = np.asarray(self.position, np.float32)[:, None] - points
+        distance = np.maximum(np.sqrt(dot_rows(away, away)), np.float32(1e-4))
+        over = np.float32(1) / distance
+        fall = (np.float32(self.reference) * over) ** 2
+        return away * over, distance, np.asarray(self.color, np.float32)[:, None] * fall
 
 
 Light = DirectionalLight | PointLight
@@ -98,12 +96,11 @@ class Lighting:
     occlusion_reach: float = 0.05
 
     def ambient(self, normals: FloatArray) -> FloatArray:
-        """Linear light (N, 3) from the half space above each normal (N, 3)."""
-        up = np.asarray(self.up, np.float32) / np.float32(np.linalg.norm(self.up))
-        share = (0.5 + 0.5 * (normals @ up))[:, None]
-        return np.asarray(self.sky, np.float32) * share + np.asarray(self.ground, np.float32) * (
-            1 - share
-        )
+        """Linear light (3, N) from the half space above each normal (3, N)."""
+        up = np.asarray(self.up, np.float32) / np.float32(2 * np.linalg.norm(self.up))
+        sky, ground = (np.asarray(c, np.float32)[:, None] for c in (self.sky, self.ground))
+        # ground + (sky - ground) (1 + up . normal) / 2, as one product of matrices
+        return ((sky - ground) * up) @ normals + (sky + ground) / 2
 
 
 def _tinted(warmth: float, power: float) -> Triple:

@@ -27,25 +27,37 @@ _LINEAR_TO_SRGB = np.where(
 ).astype(np.float32)
 
 
+_LINEAR_TO_BYTE = (_LINEAR_TO_SRGB * 255 + 0.5).astype(np.uint8)
+
+
 def to_linear(image: NDArray[np.uint8]) -> FloatArray:
     """Linear light 0..1 float32 of sRGB bytes, any shape."""
-    return SRGB_TO_LINEAR[image]
+    return SRGB_TO_LINEAR.take(image)
 
 
 def to_srgb(light: FloatArray) -> FloatArray:
     """sRGB 0..1 float32 of linear light, any shape; clipped; exact to 1/1000 at the dark end,
     better elsewhere.
     """
-    return _LINEAR_TO_SRGB[(np.clip(light, 0, 1) * 4096 + 0.5).astype(np.int32)]
+    return _LINEAR_TO_SRGB.take(_codes(light))
+
+
+def to_bytes(light: FloatArray) -> NDArray[np.uint8]:
+    """`to_srgb` as rounded bytes."""
+    return _LINEAR_TO_BYTE.take(_codes(light))
+
+
+def _codes(light: FloatArray) -> NDArray[np.intp]:
+    return (np.minimum(np.maximum(light, 0), 1) * 4096 + 0.5).astype(np.intp)
 
 
 @dataclass(kw_only=True, eq=False)
 class Looks:
     """Shading inputs of N hits.
 
-    albedo (N, 3): linear diffuse colour. normals (N, 3): after bumps. roughness (N,): GGX, 0..1.
-    reflectance (N,): mirror reflectance at normal incidence. softness (3,): how far light wraps
-    round the edge of shadow in each colour (skin).
+    albedo (N, 3): linear diffuse colour; normals (N, 3): after bumps; both views of rows.
+    roughness (N,): GGX, 0..1. reflectance (N,): mirror reflectance at normal incidence. softness
+    (3,): how far light wraps round the edge of shadow in each colour (skin).
     """
 
     albedo: FloatArray
@@ -78,14 +90,16 @@ class Material:
         """What the hits look like."""
         count = len(surface.index)
         mesh = surface.mesh
-        albedo = np.ones((count, 3), np.float32)
+        color = np.asarray(self.color, np.float32)[:, None]
         if mesh.texture is not None and mesh.uv is not None:
-            albedo = sample_texture(surface)
+            albedo = sample_texture(surface) * color
         elif mesh.vertex_colors is not None:
-            albedo = surface.interpolate(to_linear(mesh.vertex_colors))
+            albedo = surface.interpolate(to_linear(mesh.vertex_colors)) * color
+        else:
+            albedo = np.tile(color, (1, count))
         return Looks(
-            albedo=albedo * np.asarray(self.color, np.float32),
-            normals=surface.normals,
+            albedo=albedo.T,
+            normals=surface.normals.T,
             roughness=np.full(count, self.roughness, np.float32),
             reflectance=np.full(count, self.reflectance, np.float32),
             softness=np.zeros(3, np.float32),
@@ -93,18 +107,18 @@ class Material:
 
 
 def texture_levels(mesh: RenderMesh) -> tuple[list[FloatArray], float]:
-    """The texture in linear light at full, half, quarter ... size, and texels a metre of the full
-    one; kept with the mesh.
+    """The texture in linear light (3, h, w) at full, half, quarter ... size, and texels a metre of
+    the full one; kept with the mesh.
     """
     if "texture" not in mesh.looks:
         if mesh.texture is None or mesh.uv is None:
             raise InputError("RenderMesh: a texture needs uv")
-        levels = [to_linear(mesh.texture)]
-        while min(levels[-1].shape[:2]) >= 8:
-            last = levels[-1][: levels[-1].shape[0] // 2 * 2, : levels[-1].shape[1] // 2 * 2]
-            levels.append(
-                (last[::2, ::2] + last[1::2, ::2] + last[::2, 1::2] + last[1::2, 1::2]) / 4
-            )
+        levels = [np.ascontiguousarray(to_linear(mesh.texture).transpose(2, 0, 1))]
+        while min(levels[-1].shape[1:]) >= 8:
+            height, width = levels[-1].shape[1:]
+            last = levels[-1][:, : height // 2 * 2, : width // 2 * 2]
+            total = last[:, ::2, ::2] + last[:, 1::2, ::2] + last[:, ::2, 1::2]
+            levels.append((total + last[:, 1::2, 1::2]) / 4)
         corners, uv = mesh.vertices[mesh.faces], mesh.uv[mesh.faces]
         area = np.linalg.norm(
             np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
@@ -117,22 +131,24 @@ def texture_levels(mesh: RenderMesh) -> tuple[list[FloatArray], float]:
 
 
 def sample_texture(surface: Surface) -> FloatArray:
-    """Linear colour (N, 3) of the mesh's texture at the hits: bilinear, at the level that fits the
+    """Linear colour (3, N) of the mesh's texture at the hits: bilinear, at the level that fits the
     pixel size.
     """
     levels, density = texture_levels(surface.mesh)
-    texels_a_pixel = density * float(np.median(surface.footprint))
+    texels_a_pixel = density * surface.pixel
     level = int(np.clip(np.round(np.log2(max(texels_a_pixel, 1e-6))), 0, len(levels) - 1))
     image = levels[level]
-    height, width = image.shape[:2]
-    uv = surface.interpolate(np.asarray(surface.mesh.uv, np.float32))
-    x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
-    column, row = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
-    along, down = (x - column)[:, None], (y - row)[:, None]
+    height, width = image.shape[1:]
+    u, v = surface.interpolate(np.asarray(surface.mesh.uv, np.float32))
     # Clamped, not wrapped: an atlas has unrelated pictures at its opposite edges.
-    left, right = np.clip(column, 0, width - 1), np.clip(column + 1, 0, width - 1)
-    top, bottom = np.clip(row, 0, height - 1) * width, np.clip(row + 1, 0, height - 1) * width
-    flat = image.reshape(-1, 3)
-    upper = flat[top + left] * (1 - along) + flat[top + right] * along
-    lower = flat[bottom + left] * (1 - along) + flat[bottom + right] * along
-    return upper * (1 - down) + lower * down
+    x = np.minimum(np.maximum(u * width - 0.5, 0), width - 1)
+    y = np.minimum(np.maximum((1 - v) * height - 0.5, 0), height - 1)
+    column, row = x.astype(np.intp), y.astype(np.intp)
+    along, down = x - column, y - row
+    right = np.minimum(column + 1, width - 1)
+    top, bottom = row * width, np.minimum(row + 1, height - 1) * width
+    flat = image.reshape(3, -1)
+    texels = flat.take(np.stack([top + column, top + right, bottom + column, bottom + right]), 1)
+    upper, lower = 1 - down, down
+    shares = np.stack([upper * (1 - along), upper * along, lower * (1 - along), lower * along])
+    return np.einsum("ckn,kn->cn", texels, shares.astype(np.float32))

@@ -23,7 +23,7 @@ class Accelerator:
 
     def __init__(self, vertices: FloatArray, faces: NDArray[Any]) -> None:
         # Separate triangles load faster into embreex than indexed ones.
-        triangles = np.ascontiguousarray(vertices[faces], np.float32)
+        triangles = np.ascontiguousarray(vertices.take(faces, axis=0), np.float32)
         self._scene = EmbreeScene()
         self._geometry = TriangleMesh(self._scene, triangles)
 
@@ -49,18 +49,14 @@ def floats(values: FloatArray) -> FloatArray:
 
 def vertex_normals(vertices: FloatArray, faces: NDArray[Any]) -> FloatArray:
     """Unit normals (V, 3), the area-weighted mean over the faces around a vertex."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    weighted = cross(b - a, c - a)
+    a, b, c = np.ascontiguousarray(vertices.T).take(faces.T, axis=1).transpose(1, 0, 2)
+    weighted = np.repeat(cross_rows(b - a, c - a), 3, axis=1)
     index = faces.ravel()
-    total = np.stack(
-        [
-            np.bincount(index, np.repeat(weighted[:, axis], 3), minlength=len(vertices))
-            for axis in range(3)
-        ],
-        axis=-1,
-    )
-    length = np.linalg.norm(total, axis=-1, keepdims=True)
-    return (total / np.maximum(length, 1e-20)).astype(np.float32)
+    total = np.zeros((3, len(vertices)))
+    for out, axis in zip(total, weighted, strict=True):
+        out += np.bincount(index, axis, minlength=len(vertices))
+    length = np.sqrt(dot_rows(total, total))
+    return np.ascontiguousarray((total / np.maximum(length, 1e-20)).T, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,24 +149,21 @@ class RenderMesh:
         return vertex_normals(self.vertices, self.faces)
 
     @cached_property
+    def corner_rows(self) -> FloatArray:
+        """Rows (6, V): x, y, z of the vertices and of their smooth normals in the camera frame."""
+        rows = np.zeros((6, len(self.vertices)), np.float32)
+        if self.rotation is None or self.translation is None:
+            rows[:3], rows[3:] = self.vertices.T, self.smooth_normals.T
+        else:
+            rows[:3] = self.rotation @ self.vertices.T
+            rows[:3] += self.translation[:, None]
+            rows[3:] = self.rotation @ self.smooth_normals.T
+        return rows
+
+    @property
     def camera_vertices(self) -> FloatArray:
         """Vertices (V, 3) in the camera frame."""
-        if self.rotation is None or self.translation is None:
-            return self.vertices
-        return self.vertices @ self.rotation.T + self.translation
-
-    @cached_property
-    def camera_normals(self) -> FloatArray:
-        """Smooth normals (V, 3) in the camera frame."""
-        if self.rotation is None:
-            return self.smooth_normals
-        return self.smooth_normals @ self.rotation.T
-
-    @cached_property
-    def camera_facets(self) -> FloatArray:
-        """Unit normals (F, 3) of the flat faces in the camera frame."""
-        a, b, c = (self.camera_vertices[self.faces[:, corner]] for corner in range(3))
-        return unit(cross(b - a, c - a))
+        return self.corner_rows[:3].T
 
     def to_own_frame(
         self, origins: FloatArray, directions: FloatArray
@@ -181,23 +174,31 @@ class RenderMesh:
         moved = (origins - self.translation) @ self.rotation
         return moved, directions @ self.rotation
 
-
-def blend(weights: FloatArray, corners: NDArray[Any], values: FloatArray) -> FloatArray:
-    """Vertex values (V, C) mixed with weights (N, 3) over corner numbers (N, 3): (N, C)."""
-    result = weights[:, :1] * values[corners[:, 0]]
-    result += weights[:, 1:2] * values[corners[:, 1]]
-    result += weights[:, 2:] * values[corners[:, 2]]
-    return result
-
-
-def cross(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Cross product (N, 3), several times faster than NumPy's general one."""
-    x, y, z = first.T
-    u, v, w = second.T
-    return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=1)
+    def seen_from_camera(self, directions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Rays from the camera's centre along directions (N, 3) in the frame of the vertices."""
+        origins = np.zeros((len(directions), 3), np.float32)
+        if self.rotation is None or self.translation is None:
+            return origins, directions
+        origins += -self.translation @ self.rotation
+        return origins, directions @ self.rotation
 
 
-def unit(vectors: FloatArray) -> FloatArray:
-    """Vectors (N, 3) at length 1."""
-    length = np.sqrt(np.einsum("nc,nc->n", vectors, vectors))
-    return vectors / np.maximum(length, np.float32(1e-20))[:, None]
+def cross_rows(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Cross product of vectors given as rows (3, N): several times faster than as columns."""
+    x, y, z = first
+    u, v, w = second
+    out = np.zeros_like(first)
+    np.subtract(y * w, z * v, out=out[0])
+    np.subtract(z * u, x * w, out=out[1])
+    np.subtract(x * v, y * u, out=out[2])
+    return out
+
+
+def dot_rows(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Scalar products (N,) of rows (3, N)."""
+    return np.einsum("cn,cn->n", first, second)
+
+
+def unit_rows(vectors: FloatArray) -> FloatArray:
+    """Rows (3, N) at length 1."""
+    return vectors / np.maximum(np.sqrt(dot_rows(vectors, vectors)), np.float32(1e-20))

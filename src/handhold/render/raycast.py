@@ -15,14 +15,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.render.mesh import FAR, RenderMesh, blend, floats, unit, vertex_normals
+from handhold.errors import InputError
+from handhold.render.mesh import (
+    FAR,
+    RenderMesh,
+    cross_rows,
+    dot_rows,
+    floats,
+    unit_rows,
+    vertex_normals,
+)
 from handhold.scene import Camera, FloatArray
 
 __all__ = [
     "Hits",
+    "Points",
     "RenderMesh",
     "Scene3D",
     "Surface",
+    "boxes",
+    "by_mesh",
     "cast",
     "ray_directions",
     "surfaces",
@@ -33,12 +45,12 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """First hits of rays arranged in any shape (...): (H, W) for a camera, (N,) for a list.
+    """First hits of rays from the camera's centre, in any arrangement (...): (H, W) for `cast`.
 
     mesh (...) int32: index in the scene, -1 = nothing. face (...) int32. u, v (...): the point is
     (1 - u - v) a + u b + v c of the face's corners. depth (...): length along the direction, which
     is z in the camera frame for rays of `cast`; 0 = nothing. amodal (M, ...) bool: mesh m lies on
-    this ray, hidden or not. origins, directions (..., 3): the rays.
+    this ray, hidden or not. directions (..., 3): the rays.
     """
 
     mesh: NDArray[np.int32]
@@ -47,7 +59,6 @@ class Hits:
     v: FloatArray
     depth: FloatArray
     amodal: NDArray[np.bool_]
-    origins: FloatArray
     directions: FloatArray
 
     def visible_mask(self, mesh: int) -> NDArray[np.bool_]:
@@ -60,35 +71,134 @@ class Hits:
 
     def positions(self) -> FloatArray:
         """Points (..., 3) in the camera frame; zero where nothing was hit."""
-        points = self.origins + self.depth[..., None] * self.directions
-        return points * (self.mesh >= 0)[..., None]
+        return self.depth[..., None] * self.directions
 
     def normals(self, scene: Scene3D) -> FloatArray:
         """Smooth unit normals (..., 3) in the camera frame, towards the viewer; zero where nothing
         was hit.
         """
+        found = self.__dict__.get("_normals")
+        if found is None:
+            order, groups = by_mesh(self.mesh)
+            points = Points.of(scene, self, order, groups)
+            found = order, points.normals
         out = np.zeros((self.mesh.size, 3), np.float32)
-        for number, mesh in enumerate(scene.meshes):
-            index = np.flatnonzero(self.mesh.ravel() == number)
-            face = self.face.ravel()[index]
-            u, v = self.u.ravel()[index], self.v.ravel()[index]
-            weights = np.stack([1 - u - v, u, v], axis=1)
-            normals = unit(blend(weights, mesh.faces[face], mesh.camera_normals))
-            seen = self.directions.reshape(-1, 3)[index]
-            away = np.einsum("nc,nc->n", mesh.camera_facets[face], seen) > 0
-            out[index] = np.where(away[:, None], -normals, normals)
+        out[found[0]] = found[1].T
         return out.reshape(self.directions.shape)
+
+    def keep_normals(self, index: NDArray[np.intp], rows: FloatArray) -> None:
+        """Save `normals` the work: rows (3, N) at the flat numbers `index` of all hits."""
+        self.__dict__["_normals"] = index, rows
+
+
+Group = tuple[int, slice]
+"""Mesh number and where its hits are."""
+
+
+def by_mesh(mesh: NDArray[np.int32]) -> tuple[NDArray[np.intp], list[Group]]:
+    """Flat numbers of all hits, mesh after mesh, and the groups in that order."""
+    flat, start = mesh.ravel(), 0
+    parts: list[NDArray[np.intp]] = []
+    groups: list[Group] = []
+    for number in range(int(flat.max(initial=-1)) + 1):
+        part = np.flatnonzero(flat == number)
+        if len(part):
+            parts.append(part)
+            groups.append((number, slice(start, start + len(part))))
+            start += len(part)
+    return np.concatenate(parts) if parts else np.zeros(0, np.intp), groups
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Points:
+    """What shading needs to know about N hits, on whatever meshes; vectors are rows (3, N), in the
+    camera frame, units m or 1.
+
+    groups: whose they are. corners (3, N) int32: vertex numbers; weights (3, N): their shares.
+    edges (2, 3, N): from the first corner to the others. positions, normals (smooth), facets
+    (flat), views (towards the viewer). origins: where shadow rays start: the position moved to the
+    curved surface that the smooth normals pretend, which keeps coarse meshes from shadowing
+    themselves in triangles. depth (N,).
+    """
+
+    groups: list[Group]
+    corners: NDArray[np.int32]
+    weights: FloatArray
+    edges: FloatArray
+    positions: FloatArray
+    normals: FloatArray
+    facets: FloatArray
+    views: FloatArray
+    origins: FloatArray
+    depth: FloatArray
+
+    @classmethod
+    def of(cls, scene: Scene3D, hits: Hits, order: NDArray[np.intp], groups: list[Group]) -> Points:
+        """Of the hits with the flat numbers `order` (N,), in that order."""
+        count = len(order)
+        face = hits.face.ravel().take(order)
+        depth = hits.depth.ravel().take(order)
+        directions = np.ascontiguousarray(hits.directions.reshape(-1, 3).take(order, axis=0).T)
+        weights = np.zeros((3, count), np.float32)
+        weights[1], weights[2] = hits.u.ravel().take(order), hits.v.ravel().take(order)
+        weights[0] = 1 - weights[1] - weights[2]
+        corners = np.zeros((3, count), np.int32)
+        rows = np.zeros((6, 3, count), np.float32)
+        for number, part in groups:
+            mesh = scene.meshes[number]
+            corners[:, part] = mesh.faces.take(face[part], axis=0).T
+            rows[..., part] = mesh.corner_rows.take(corners[:, part], axis=1)
+        vertices, uprights = rows[:3], rows[3:]
+        positions = depth * directions
+        edges = np.stack([vertices[:, 1] - vertices[:, 0], vertices[:, 2] - vertices[:, 0]])
+        facets = unit_rows(cross_rows(edges[0], edges[1]))
+        normals = unit_rows(np.einsum("ckn,kn->cn", uprights, weights))
+        views = -unit_rows(directions)
+        inside = np.where(dot_rows(facets, views) < 0, np.float32(-1), np.float32(1))
+        facets *= inside
+        normals *= inside
+        # J. Hanika, Hacking the shadow terminator, Ray Tracing Gems II (2021), chapter 4.
+        np.subtract(positions[:, None], vertices, out=vertices)
+        below = np.einsum("ckn,ckn->kn", vertices, uprights) * inside
+        below = np.minimum(below, 0) * weights * inside
+        origins = positions - np.einsum("kn,ckn->cn", below, uprights)
+        origins += np.float32(4e-4) * facets
+        return cls(
+            groups=groups,
+            corners=corners,
+            weights=weights,
+            edges=edges,
+            positions=positions,
+            normals=normals,
+            facets=facets,
+            views=views,
+            origins=origins,
+            depth=depth,
+        )
+
+    def surface(
+        self, scene: Scene3D, group: Group, index: NDArray[np.intp], focal: float
+    ) -> Surface:
+        """One group as a material sees it; `index` (N,) goes with it."""
+        number, part = group
+        return Surface(
+            mesh=scene.meshes[number],
+            number=number,
+            index=index,
+            corners=self.corners[:, part],
+            weights=self.weights[:, part],
+            edges=self.edges[..., part],
+            normals=self.normals[:, part],
+            pixel=float(np.median(self.depth[part])) / focal,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Surface:
-    """What a material may ask about the N hits on one mesh.
+    """What a material may ask about the N hits on one mesh; vectors are rows (3, N).
 
-    index (N,): into the flattened hits. corners (N, 3) int32: vertex numbers; weights (N, 3): their
-    shares. positions, normals (smooth), facets (flat), views (towards the viewer) (N, 3): camera
-    frame, units m or 1. origins (N, 3): where shadow rays start: the position moved to the curved
-    surface that the smooth normals pretend, which keeps coarse meshes from shadowing themselves in
-    triangles. footprint (N,): width of a pixel on the surface in metres.
+    index (N,): into the flattened hits. corners, weights, edges, normals: see `Points`. pixel:
+    typical width of a pixel on the surface in metres.
     """
 
     mesh: RenderMesh
@@ -96,23 +206,36 @@ class Surface:
     index: NDArray[np.intp]
     corners: NDArray[np.int32]
     weights: FloatArray
-    positions: FloatArray
+    edges: FloatArray
     normals: FloatArray
-    facets: FloatArray
-    views: FloatArray
-    origins: FloatArray
-    footprint: FloatArray
+    pixel: float
+
+    def at_corners(self, rows: FloatArray) -> FloatArray:
+        """Vertex values (C, V) at the corners (C, 3, N)."""
+        return rows.take(self.corners, axis=1)
+
+    def blend(self, cornered: FloatArray) -> FloatArray:
+        """Values at the corners (C, 3, N) mixed at the hits: (C, N)."""
+        return np.einsum("ckn,kn->cn", cornered, self.weights)
 
     def interpolate(self, values: FloatArray) -> FloatArray:
-        """Vertex values (V, C) at the hits (N, C)."""
-        return blend(self.weights, self.corners, values)
+        """Vertex values (V, C) at the hits, as rows (C, N)."""
+        return self.blend(self.at_corners(np.ascontiguousarray(np.transpose(values), np.float32)))
+
+    def resting(self) -> FloatArray:
+        """The mesh's rest positions at the corners (3, 3, N). Raises InputError if it has none."""
+        if self.mesh.rest is None:
+            raise InputError(f"RenderMesh {self.mesh.name!r}: this material needs `rest` positions")
+        return self.at_corners(np.ascontiguousarray(np.transpose(self.mesh.rest), np.float32))
 
     def labels(self) -> NDArray[Any]:
         """Part label (N,) of the nearest corner; -1 when the mesh has none."""
         if self.mesh.labels is None:
             return np.full(len(self.index), -1)
-        nearest = self.corners[np.arange(len(self.index)), self.weights.argmax(axis=1)]
-        return self.mesh.labels[nearest]
+        first, second, third = self.weights
+        nearest = np.where(second > first, self.corners[1], self.corners[0])
+        nearest = np.where(third > np.maximum(first, second), self.corners[2], nearest)
+        return np.asarray(self.mesh.labels).take(nearest)
 
 
 class Scene3D:
@@ -121,44 +244,51 @@ class Scene3D:
     def __init__(self, meshes: Sequence[RenderMesh]) -> None:
         self.meshes = tuple(meshes)
 
-    def trace(
-        self,
-        origins: FloatArray,
-        directions: FloatArray,
-        candidates: Sequence[NDArray[Any] | slice] | None = None,
-    ) -> Hits:
-        """First hits of N rays (N, 3) float32; `candidates[m]`: the only rays to try on mesh m."""
+    def trace(self, directions: FloatArray, candidates: Sequence[NDArray[np.intp] | None]) -> Hits:
+        """First hits of N rays (N, 3) float32 from the camera's centre; `candidates[m]`: the only
+        rays to try on mesh m (None = all).
+        """
         count = len(directions)
         mesh_id, face_id = np.full(count, -1, np.int32), np.full(count, -1, np.int32)
         u, v = np.zeros(count, np.float32), np.zeros(count, np.float32)
         nearest = np.full(count, FAR, np.float32)
         amodal = np.zeros((len(self.meshes), count), np.bool_)
-        for number, mesh in enumerate(self.meshes):
-            chosen = slice(None) if candidates is None else candidates[number]
-            rays = mesh.to_own_frame(origins[chosen], directions[chosen])
-            if not len(rays[0]):
+        for number, (mesh, chosen) in enumerate(zip(self.meshes, candidates, strict=True)):
+            rays = directions if chosen is None else directions.take(chosen, axis=0)
+            if not len(rays):
                 continue
-            distance, face, hit_u, hit_v = mesh.accelerator.first_hit(*rays)
-            amodal[number, chosen] = face >= 0
-            closer = distance < nearest[chosen]
-            where = np.arange(count)[chosen][closer]
-            mesh_id[where] = number
-            face_id[where], nearest[where] = face[closer], distance[closer]
-            u[where], v[where] = hit_u[closer], hit_v[closer]
-        depth = np.where(mesh_id >= 0, nearest, np.float32(0))
-        return Hits(mesh_id, face_id, u, v, depth, amodal, origins, directions)
+            distance, face, hit_u, hit_v = mesh.accelerator.first_hit(*mesh.seen_from_camera(rays))
+            hit = np.flatnonzero(face >= 0)
+            where = hit if chosen is None else chosen.take(hit)
+            amodal[number, where] = True
+            distance = distance.take(hit)
+            if number:
+                closer = np.flatnonzero(distance < nearest.take(where))
+                hit, where, distance = hit.take(closer), where.take(closer), distance.take(closer)
+            mesh_id[where], nearest[where] = number, distance
+            face_id[where], u[where], v[where] = face.take(hit), hit_u.take(hit), hit_v.take(hit)
+        nearest[mesh_id < 0] = 0
+        return Hits(mesh_id, face_id, u, v, nearest, amodal, directions)
 
     def blocked(
         self, origins: FloatArray, directions: FloatArray, reach: FloatArray
     ) -> NDArray[np.bool_]:
         """True (N,) where a mesh is on a ray nearer than `reach` (N,) lengths of the direction."""
         result = np.zeros(len(origins), np.bool_)
+        left: NDArray[np.intp] | None = None
         for mesh in self.meshes:
-            left = np.flatnonzero(~result)
-            if not len(left):
+            if left is not None:
+                kept = np.flatnonzero(~result.take(left))
+                left = left.take(kept)
+                origins, directions = origins.take(kept, axis=0), directions.take(kept, axis=0)
+                reach = reach.take(kept)
+            if not len(origins):
                 break
-            rays = mesh.to_own_frame(origins[left], directions[left])
-            result[left] = mesh.accelerator.blocked(*rays, reach[left])
+            found = mesh.accelerator.blocked(*mesh.to_own_frame(origins, directions), reach)
+            if left is None:
+                result, left = found, np.arange(len(found))
+            else:
+                result[left[found]] = True
         return result
 
 
@@ -179,25 +309,38 @@ def ray_directions(camera: Camera, pixels: FloatArray) -> FloatArray:
     return directions
 
 
-def _pixels_of(mesh: RenderMesh, camera: Camera) -> NDArray[Any] | slice:
-    """Flat numbers of the pixels in the mesh's projected bounding box: the only ones that can see
-    it.
+Box = tuple[int, int, int, int]
+
+
+def boxes(scene: Scene3D, camera: Camera) -> list[Box]:
+    """Columns and rows (left, top, right, bottom; the last two excluded) of the pixels whose rays
+    can meet each mesh.
     """
-    vertices = mesh.camera_vertices
-    if vertices[:, 2].min() < 1e-3:
-        return slice(None)
-    projected = camera.project(vertices)
-    low = np.maximum(np.floor(projected.min(axis=0)).astype(int), 0)
-    high = np.minimum(np.ceil(projected.max(axis=0)).astype(int) + 1, (camera.width, camera.height))
-    rows, columns = np.arange(low[1], high[1]), np.arange(low[0], high[0])
-    return (rows[:, None] * camera.width + columns[None]).ravel()
+    found = []
+    matrix = camera.intrinsics.astype(np.float32)
+    for mesh in scene.meshes:
+        x, y, z = mesh.corner_rows[:3]
+        if z.min() < 1e-3:
+            found.append((0, 0, camera.width, camera.height))
+            continue
+        over = 1 / z
+        column = (matrix[0, 0] * x + matrix[0, 1] * y) * over + matrix[0, 2]
+        row = matrix[1, 1] * y * over + matrix[1, 2]
+        low = np.floor([column.min() - 0.01, row.min() - 0.01]).clip(0)
+        high = np.ceil([column.max() + 1.01, row.max() + 1.01])
+        right, bottom = high.clip(0, [camera.width, camera.height])
+        found.append((int(low[0]), int(low[1]), int(right), int(bottom)))
+    return found
 
 
 def cast(scene: Scene3D, camera: Camera) -> Hits:
     """First hits (H, W) of the rays through all pixel centres."""
     directions = ray_directions(camera, _grid(camera.width, camera.height))
-    candidates = [_pixels_of(mesh, camera) for mesh in scene.meshes]
-    flat = scene.trace(np.zeros_like(directions), directions, candidates)
+    candidates = []
+    for left, top, right, bottom in boxes(scene, camera):
+        rows = np.arange(top, bottom) * camera.width
+        candidates.append((rows[:, None] + np.arange(left, right)).ravel())
+    flat = scene.trace(directions, candidates)
     shape = (camera.height, camera.width)
     return Hits(
         mesh=flat.mesh.reshape(shape),
@@ -206,56 +349,15 @@ def cast(scene: Scene3D, camera: Camera) -> Hits:
         v=flat.v.reshape(shape),
         depth=flat.depth.reshape(shape),
         amodal=flat.amodal.reshape(-1, *shape),
-        origins=flat.origins.reshape(*shape, 3),
         directions=flat.directions.reshape(*shape, 3),
     )
 
 
 def surfaces(scene: Scene3D, hits: Hits, focal: float = 500.0) -> list[Surface]:
-    """The hits sorted by mesh, with all that shading needs; `focal` (pixels) sets the footprint."""
-    found = []
-    mesh_id = hits.mesh.ravel()
-    for number, mesh in enumerate(scene.meshes):
-        index = np.flatnonzero(mesh_id == number)
-        if not len(index):
-            continue
-        u, v = hits.u.ravel()[index], hits.v.ravel()[index]
-        corners = mesh.faces[hits.face.ravel()[index]]
-        weights = np.stack([1 - u - v, u, v], axis=1)
-        directions = hits.directions.reshape(-1, 3)[index]
-        positions = (
-            hits.origins.reshape(-1, 3)[index] + hits.depth.ravel()[index, None] * directions
-        )
-        normals = unit(blend(weights, corners, mesh.camera_normals))
-        facets = mesh.camera_facets[hits.face.ravel()[index]]
-        views = -unit(directions)
-        inside = np.where(np.einsum("nc,nc->n", facets, views) < 0, np.float32(-1), np.float32(1))
-        facets = facets * inside[:, None]
-        normals *= inside[:, None]
-        # J. Hanika, Hacking the shadow terminator, Ray Tracing Gems II (2021), chapter 4.
-        lift = np.zeros_like(positions)
-        for corner in range(3):
-            number_of = corners[:, corner]
-            upright = mesh.camera_normals[number_of] * inside[:, None]
-            away = positions - mesh.camera_vertices[number_of]
-            below = np.minimum(np.einsum("nc,nc->n", away, upright), 0) * weights[:, corner]
-            lift -= below[:, None] * upright
-        found.append(
-            Surface(
-                mesh=mesh,
-                number=number,
-                index=index,
-                corners=corners,
-                weights=weights,
-                positions=positions,
-                normals=normals,
-                facets=facets,
-                views=views,
-                origins=positions + lift + np.float32(4e-4) * facets,
-                footprint=hits.depth.ravel()[index] / np.float32(focal),
-            )
-        )
-    return found
+    """The hits sorted by mesh, as materials see them; `focal` (pixels) sets the pixel's width."""
+    order, groups = by_mesh(hits.mesh)
+    points = Points.of(scene, hits, order, groups)
+    return [points.surface(scene, group, order[group[1]], focal) for group in groups]
 
 
 def visible(
@@ -287,11 +389,10 @@ def visible(
     result &= (pixels >= -0.5).all(axis=1)
     result &= (pixels < np.array([camera.width, camera.height]) - 0.5).all(axis=1)
     length = np.linalg.norm(safe, axis=1)
-    origins = np.zeros_like(safe)
     own_distance = np.full(len(safe), FAR)
     if own is not None:
         mesh = scene.meshes[own]
-        rays = mesh.to_own_frame(origins, safe)
+        rays = mesh.seen_from_camera(safe)
         own_distance, face, u, v = mesh.accelerator.first_hit(*rays)
         result &= ~((own_distance < 1) & ((1 - own_distance) * length > tolerance))
         if point_parts is not None and part_of_label is not None and mesh.labels is not None:
@@ -301,6 +402,6 @@ def visible(
             result &= ~(other & (own_distance < 1 - clearance / length))
     for number, mesh in enumerate(scene.meshes):
         if number != own:
-            distance, *_ = mesh.accelerator.first_hit(*mesh.to_own_frame(origins, safe))
+            distance, *_ = mesh.accelerator.first_hit(*mesh.seen_from_camera(safe))
             result &= ~((distance < 1 - clearance / length) & (distance < own_distance))
     return result

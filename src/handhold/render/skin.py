@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from handhold.errors import InputError
 from handhold.render.hand_pattern import HandPattern
 from handhold.render.material import Looks
-from handhold.render.mesh import cross
-from handhold.render.noise import WaveNoise
+from handhold.render.mesh import dot_rows
+from handhold.render.noise import WaveNoise, mixed
 from handhold.render.raycast import Surface
 from handhold.scene import FloatArray
 
@@ -41,15 +43,27 @@ _XYZ_TO_RGB = np.array(
     ],
     np.float32,
 )
-_WHITE = np.array([0.95047, 1.0, 1.08883], np.float32)
+_WHITE_TO_RGB = _XYZ_TO_RGB * np.array([0.95047, 1.0, 1.08883], np.float32)
+
+
+_FOLD_PLACES = np.array([[0, 0.0028, -0.0042, -0.0018, 0.0009, 0.0034]], np.float32).T
+"""Two folds on the palm's side of a joint and four wrinkles on its back, metres along the bone."""
+_NEXT = np.array([0, 2, 3, 0, 5, 6, 0, 8, 9, 0, 11, 12, 0, 14, 15, 0])
+_IS_ROOT = np.isin(np.arange(16), [1, 4, 7, 10]).astype(np.float32)
 
 
 def lab_to_linear(lab: FloatArray) -> FloatArray:
     """Linear sRGB (N, 3), not clipped, of CIELAB (N, 3) under D65 (CIE 15)."""
-    middle = (lab[:, 0] + 16) / 116
-    f = np.stack([middle + lab[:, 1] / 500, middle, middle - lab[:, 2] / 200], axis=1)
-    xyz = np.where(f > 6 / 29, f**3, (f - 4 / 29) * (3 * (6 / 29) ** 2)) * _WHITE
-    return xyz @ _XYZ_TO_RGB.T
+    return _linear_rows(*np.asarray(lab, np.float32).T).T
+
+
+def _linear_rows(lightness: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    f = np.zeros((3, len(lightness)), np.float32)
+    np.multiply(lightness + 16, np.float32(1 / 116), out=f[1])
+    np.add(f[1], a * np.float32(1 / 500), out=f[0])
+    np.subtract(f[1], b * np.float32(1 / 200), out=f[2])
+    xyz = np.where(f > 6 / 29, f * f * f, (f - 4 / 29) * (3 * (6 / 29) ** 2))
+    return _WHITE_TO_RGB @ xyz
 
 
 def skin_lab(lightness: float) -> tuple[float, float, float]:
@@ -96,172 +110,167 @@ class SkinMaterial:
 
     def evaluate(self, surface: Surface) -> Looks:
         """What the hits look like. Raises InputError when the mesh has no rest positions."""
-        if surface.mesh.rest is None:
-            raise InputError("SkinMaterial: the RenderMesh needs `rest` positions")
         if self.glove is not None:
             return self._gloved(surface)
+        pixel, pattern = surface.pixel, self.pattern
+        cornered = surface.resting() if pattern is None else surface.at_corners(pattern.rows)
+        fields = surface.blend(cornered)
+        rest = fields[:3]
         noise = _noise(self.seed)
-        pixel = float(np.median(surface.footprint))
-        if self.pattern is None:
-            fields = surface.interpolate(np.asarray(surface.mesh.rest, np.float32))
-        else:
-            fields = surface.interpolate(self.pattern.fields)
-        rest = fields[:, :3]
-        lab = np.tile(np.asarray(self.tone, np.float32), (len(rest), 1))
-        blotch = noise.blotches.value(rest, pixel)
-        veins = noise.veins.value(rest, pixel)
-        lab[:, 0] += self.blotches * blotch
-        lab[:, 1] += np.float32(0.8) * self.blotches * noise.flush.value(rest, pixel)
-        gradient = noise.relief.gradient(rest, pixel) * np.float32(self.slope)
-        roughness = np.full(len(rest), self.roughness, np.float32)
-        reflectance = np.full(len(rest), self.reflectance, np.float32)
-        softness = np.array([0.32, 0.13, 0.09], np.float32)
-        if self.pattern is not None:
-            palm, red, hairy = fields[:, 6], fields[:, 7], fields[:, 8]
-            back = 1 - palm
-            lab[:, 0] += palm * (np.float32(self.palm_lift) * (68 - lab[:, 0]))
-            lab[:, 1] += palm * np.float32(3.0)
-            lab[:, 2] -= palm * np.float32(1.5)
-            flow = np.float32(self.blood) * red
-            lab[:, 0] -= flow * np.float32(3.0)
-            lab[:, 1] += flow * np.float32(8.5)
-            lab[:, 0] -= back * np.maximum(veins - np.float32(0.7), 0) * np.float32(1.2)
-            if self.hair > 0:
-                lines = noise.hair.value(rest * np.array([0.25, 1, 1], np.float32), pixel)
-                lab[:, 0] -= self.hair * hairy * np.maximum(lines, 0) * np.float32(5)
-            self._fold(lab, rest, palm, surface, pixel)
-        bent = surface.normals - _to_camera(gradient, rest, surface)
-        albedo = lab_to_linear(lab).astype(np.float32)
-        if self.pattern is not None:
-            self._nails(albedo, roughness, reflectance, bent, fields, surface, pixel)
-        length = np.sqrt(np.einsum("nc,nc->n", bent, bent))
-        bent = bent / np.maximum(length, np.float32(1e-6))[:, None]
+        terms = [noise.relief.slopes(pixel), noise.blotches.values(pixel)]
+        terms += [noise.flush.values(pixel), noise.veins.values(pixel)]
+        hairy = pattern is not None and self.hair > 0 and noise.hair.kept(pixel) > 0
+        if hairy:
+            terms.append(noise.hair.values(pixel, np.array([0.25, 1, 1], np.float32)))
+        waves = mixed(terms, rest)
+        lightness = self.tone[0] + self.blotches * waves[3]
+        red = self.tone[1] + 0.8 * self.blotches * waves[4]
+        yellow = np.full(len(lightness), self.tone[2], np.float32)
+        roughness = np.full(len(lightness), self.roughness, np.float32)
+        reflectance = np.full(len(lightness), self.reflectance, np.float32)
+        labels = None
+        if pattern is not None:
+            palm, flow = fields[6], self.blood * fields[7]
+            lightness += palm * (self.palm_lift * (68 - lightness)) - 3 * flow
+            lightness -= (1 - palm) * np.maximum(waves[5] - 0.7, 0) * 1.2
+            red += 3 * palm + 8.5 * flow
+            yellow -= 1.5 * palm
+            if hairy:
+                lightness -= (5 * self.hair) * fields[8] * np.maximum(waves[6], 0)
+        if pattern is not None and surface.mesh.labels is not None:
+            labels = surface.labels()
+            if self.folds > 0:
+                depth = self._fold(pattern, rest, fields[6], labels, pixel)
+                lightness -= depth * 7.5
+                red += depth * 2.5
+        bent = surface.normals - _to_camera(waves[:3] * self.slope, cornered[:3], surface)
+        albedo = _linear_rows(lightness, red, yellow)
+        if pattern is not None and labels is not None:
+            self._nails(pattern, albedo, roughness, reflectance, bent, fields, labels, surface)
         return Looks(
-            albedo=np.clip(albedo, 0.004, 0.95),
-            normals=bent.astype(np.float32),
+            albedo=np.minimum(np.maximum(albedo, 0.004), 0.95).T,
+            normals=_unit(bent).T,
             roughness=roughness,
             reflectance=reflectance,
-            softness=softness,
+            softness=np.array([0.32, 0.13, 0.09], np.float32),
         )
 
     def _fold(
-        self, lab: FloatArray, rest: FloatArray, palm: FloatArray, surface: Surface, pixel: float
-    ) -> None:
-        """Dark, reddish lines where fingers bend (both sides) and across the palm."""
-        pattern = self.pattern
-        if pattern is None or self.folds <= 0:
-            return
-        features, labels = pattern.features, surface.labels()
+        self,
+        pattern: HandPattern,
+        rest: FloatArray,
+        palm: FloatArray,
+        labels: NDArray[Any],
+        pixel: float,
+    ) -> FloatArray:
+        """Depth (N,) of the lines where fingers bend (both sides) and across the palm."""
         sigma = np.float32(max(0.0005, 0.45 * pixel))
         strength = np.float32(self.folds * min(1.0, (0.0009 / sigma)) ** 0.7)
-        depth = np.zeros(len(rest), np.float32)
-        points = features.joints.astype(np.float32)
-        bones = features.crease_normals.astype(np.float32)
+        points = np.ascontiguousarray(pattern.features.joints.T, np.float32)
+        bones = np.ascontiguousarray(pattern.features.crease_normals.T, np.float32)
         # Every place can show two folds: at the near and at the far end of its bone.
-        nearer, farther = labels.copy(), np.where(labels % 3 == 0, 0, labels + 1)
         palmar = np.flatnonzero(labels == 0)
         roots = np.array([1, 4, 7, 10, 13])
-        apart = ((rest[palmar, None] - points[roots][None]) ** 2).sum(axis=2)
-        nearer[palmar] = roots[apart.argmin(axis=1)]
-        for joint in (nearer, farther):
-            here = np.flatnonzero(joint)
-            number = joint[here] - 1
-            offset = rest[here] - points[joint[here]]
-            along = np.einsum("nc,nc->n", offset, bones[number])
-            # A finger's root folds well in front of the joint, at the web.
-            root = (number % 3 == 0) & (number < 12)
-            along -= np.where(root, np.float32(0.014), np.float32(0))
-            within = np.abs(along) < np.float32(0.005) + 2 * sigma
-            here, along, offset, root = here[within], along[within], offset[within], root[within]
-            wave = np.sin(rest[here] @ np.array([0, 300, 700], np.float32))
-            along += np.float32(0.0006) * wave
-            close = np.exp(-np.einsum("nc,nc->n", offset, offset) / np.float32(2 * 0.012**2))
-
-            def fold(at: float, along: FloatArray = along) -> FloatArray:
-                return np.exp(-(((along - np.float32(at)) / sigma) ** 2) / 2)
-
-            side = palm[here]
-            folds = fold(0) + np.float32(0.4) * fold(0.0028)
-            wrinkles = fold(-0.0042) + fold(-0.0018) + fold(0.0009) + fold(0.0034)
-            wrinkles *= np.where(root, np.float32(0), np.float32(0.42))
-            depth[here] += close * (side * folds + (1 - side) * wrinkles)
+        joint = np.concatenate([labels, _NEXT.take(labels)])
+        if len(palmar):
+            apart = rest.take(palmar, axis=1)[:, None] - points[:, roots, None]
+            joint[palmar] = roots[np.einsum("ckn,ckn->kn", apart, apart).argmin(axis=0)]
+        here = np.flatnonzero(joint)
+        joint = joint.take(here)
+        place = here % len(labels)
+        offset = rest.take(place, axis=1) - points.take(joint, axis=1)
+        along = dot_rows(offset, bones.take(joint - 1, axis=1))
+        # A finger's root folds well in front of the joint, at the web.
+        root = _IS_ROOT.take(joint)
+        along -= root * np.float32(0.014)
+        within = np.flatnonzero(np.abs(along) < 0.005 + 2 * sigma)
+        here, place = here.take(within), place.take(within)
+        along, root = along.take(within), root.take(within)
+        offset = offset.take(within, axis=1)
+        wave = np.sin(300 * rest[1].take(place) + 700 * rest[2].take(place))
+        along = (along + np.float32(0.0006) * wave) / (np.float32(np.sqrt(2)) * sigma)
+        lines = along - _FOLD_PLACES / (np.float32(np.sqrt(2)) * sigma)
+        lines = np.exp(-lines * lines)
+        close = np.exp(-dot_rows(offset, offset) / np.float32(2 * 0.012**2))
+        side = palm.take(place)
+        folds = side * (lines[0] + np.float32(0.4) * lines[1])
+        wrinkles = (1 - side) * (1 - root) * np.float32(0.42)
+        wrinkles *= lines[2] + lines[3] + lines[4] + lines[5]
+        both = np.zeros((2, len(labels)), np.float32)
+        both.ravel()[here] = close * (folds + wrinkles)
+        depth = both[0] + both[1]
         inner = np.flatnonzero(((labels == 0) | (labels == 13)) & (palm > 0.4))
         if len(inner):
-            distance = pattern.line_distance(rest[inner])
+            distance = pattern.line_distance(rest[0].take(inner), rest[2].take(inner))
             line = np.exp(-((distance / (1.2 * sigma)) ** 2) / 2)
-            depth[inner] += np.float32(0.75) * line * palm[inner]
-        depth = np.minimum(depth, 1.2) * strength
-        lab[:, 0] -= depth * np.float32(7.5)
-        lab[:, 1] += depth * np.float32(2.5)
+            depth[inner] += np.float32(0.75) * line * palm.take(inner)
+        return np.minimum(depth, np.float32(1.2)) * strength
 
     def _nails(
         self,
+        pattern: HandPattern,
         albedo: FloatArray,
         roughness: FloatArray,
         reflectance: FloatArray,
         normals: FloatArray,
         fields: FloatArray,
+        labels: NDArray[Any],
         surface: Surface,
-        pixel: float,
     ) -> None:
         """Plates on the last bones: smooth, glossy, pale moon and rim, a dark line round them."""
-        pattern = self.pattern
-        if pattern is None:
+        frames, digits = pattern.nail_rows, pattern.nail_of_label.take(labels)
+        near = np.flatnonzero(digits >= 0)
+        digit = digits.take(near)
+        frame = frames.take(digit, axis=1)
+        facing = dot_rows(fields[3:6].take(near, axis=1), frame[3:6])
+        shown = np.flatnonzero(facing > np.float32(0.15))
+        near, frame, facing = near.take(shown), frame.take(shown, axis=1), facing.take(shown)
+        offset = fields[:3].take(near, axis=1) - frame[:3]
+        x, y = dot_rows(offset, frame[6:9]), dot_rows(offset, frame[9:12])
+        soft = np.float32(max(0.10, 0.35 * surface.pixel / 0.005))
+        inside = np.flatnonzero(np.maximum(np.abs(x), np.abs(y)) < 1 + soft / 2)
+        if not len(inside):
             return
-        features, labels = pattern.features, surface.labels()
+        near, x, y, facing = near.take(inside), x.take(inside), y.take(inside), facing.take(inside)
+        # Straight sides, rounded base, flatter free edge: a superellipse.
+        powers = np.where(y > 0, np.float32(4), np.float32(2.4))
+        radius = (np.abs(x) ** np.float32(3) + np.abs(y) ** powers) ** np.float32(1 / 3)
+        plate = np.clip((1 - radius) / soft + np.float32(0.5), 0, 1)
+        plate *= np.clip((facing - np.float32(0.15)) / np.float32(0.25), 0, 1)
         lightness = self.tone[0]
-        bed = np.array([max(lightness, 48) + 3, self.tone[1] + 5, self.tone[2] - 4])
-        pale = np.array([max(lightness, 55) + 12, self.tone[1] - 2, self.tone[2] - 3])
-        bed_rgb, pale_rgb = lab_to_linear(np.stack([bed, pale])).astype(np.float32)
-        soft = np.float32(max(0.10, 0.35 * pixel / 0.005))
-        for digit in range(5):
-            near = np.flatnonzero(labels == features.nail_joints[digit])
-            if not len(near):
-                continue
-            offset = fields[near, :3] - features.nail_centres[digit].astype(np.float32)
-            up = features.nail_normals[digit].astype(np.float32)
-            ahead = features.nail_axes[digit].astype(np.float32)
-            across = np.cross(up, ahead)
-            half = features.nail_half_sizes[digit].astype(np.float32)
-            x, y = (offset @ across) / half[0], (offset @ ahead) / half[1]
-            facing = fields[near, 3:6] @ up
-            # Straight sides, rounded base, flatter free edge: a superellipse.
-            radius = (np.abs(x) ** 3 + np.abs(y) ** np.where(y > 0, 4, 2.4)) ** np.float32(1 / 3)
-            plate = np.clip((1 - radius) / soft + np.float32(0.5), 0, 1)
-            plate *= np.clip((facing - np.float32(0.15)) / np.float32(0.25), 0, 1)
-            chosen = plate > 0.01
-            if not chosen.any():
-                continue
-            near, x, y, plate, radius = (a[chosen] for a in (near, x, y, plate, radius))
-            moon = np.clip((np.float32(-0.45) - y - 0.35 * x**2) / soft + 0.5, 0, 1)
-            rim = np.clip((y - np.float32(0.80)) / soft + 0.5, 0, 1)
-            if self.nail_color is None:
-                white = np.maximum(np.float32(0.45) * moon, np.float32(0.75) * rim)[:, None]
-                color = bed_rgb * (1 - white) + pale_rgb * white
-            else:
-                color = np.broadcast_to(np.asarray(self.nail_color, np.float32), (len(near), 3))
-            line = np.exp(-(((radius - 1) / (soft + np.float32(0.05))) ** 2))[:, None]
-            share = plate[:, None]
-            albedo[near] = (albedo[near] * (1 - share) + color * share) * (
-                1 - np.float32(0.22) * line
-            )
-            gloss = np.float32(0.22 if self.nail_color is not None else 0.33)
-            roughness[near] = roughness[near] * (1 - plate) + gloss * plate
-            reflectance[near] = reflectance[near] * (1 - plate) + np.float32(0.045) * plate
-            normals[near] += (surface.normals[near] - normals[near]) * (share * np.float32(0.9))
+        if self.nail_color is None:
+            bed = np.array([max(lightness, 48) + 3, self.tone[1] + 5, self.tone[2] - 4])
+            pale = np.array([max(lightness, 55) + 12, self.tone[1] - 2, self.tone[2] - 3])
+            bed_rgb, pale_rgb = lab_to_linear(np.stack([bed, pale]))
+            moon = np.clip((np.float32(-0.45) - y - np.float32(0.35) * x * x) / soft + 0.5, 0, 1)
+            rim = np.clip((y - np.float32(0.80)) / soft + np.float32(0.5), 0, 1)
+            white = np.maximum(np.float32(0.45) * moon, np.float32(0.75) * rim)
+            color = bed_rgb[:, None] + (pale_rgb - bed_rgb)[:, None] * white
+        else:
+            color = np.asarray(self.nail_color, np.float32)[:, None]
+        line = np.exp(-(((radius - 1) / (soft + np.float32(0.05))) ** 2))
+        plate[plate <= np.float32(0.01)] = 0
+        line[plate == 0] = 0
+        old = albedo.take(near, axis=1)
+        albedo[:, near] = (old + (color - old) * plate) * (1 - np.float32(0.22) * line)
+        gloss = np.float32(0.22 if self.nail_color is not None else 0.33)
+        roughness[near] += (gloss - roughness[near]) * plate
+        reflectance[near] += (np.float32(0.045) - reflectance[near]) * plate
+        old = normals.take(near, axis=1)
+        smooth = surface.normals.take(near, axis=1)
+        normals[:, near] = old + (smooth - old) * (plate * np.float32(0.9))
 
     def _gloved(self, surface: Surface) -> Looks:
-        rest = surface.interpolate(np.asarray(surface.mesh.rest, np.float32))
-        pixel = float(np.median(surface.footprint))
+        cornered, pixel = surface.resting(), surface.pixel
         noise = _noise(self.seed)
-        folds = noise.cloth.gradient(rest, pixel) * np.float32(0.22)
-        bent = surface.normals - _to_camera(folds, rest, surface)
-        bent /= np.maximum(np.linalg.norm(bent, axis=1, keepdims=True), np.float32(1e-6))
-        shade = 1 + np.float32(0.05) * noise.blotches.value(rest, pixel)
-        count = len(rest)
+        terms = [noise.cloth.slopes(pixel), noise.blotches.values(pixel)]
+        waves = mixed(terms, surface.blend(cornered))
+        folds = waves[:3] * np.float32(0.22)
+        albedo = np.asarray(self.glove, np.float32)[:, None] * (1 + np.float32(0.05) * waves[3])
+        count = albedo.shape[1]
         return Looks(
-            albedo=np.clip(np.asarray(self.glove, np.float32) * shade[:, None], 0.004, 0.95),
-            normals=bent.astype(np.float32),
+            albedo=np.clip(albedo, 0.004, 0.95).T,
+            normals=_unit(surface.normals - _to_camera(folds, cornered, surface)).T,
             roughness=np.full(count, 0.75, np.float32),
             reflectance=np.full(count, 0.035, np.float32),
             softness=np.zeros(3, np.float32),
@@ -283,24 +292,20 @@ class ClothMaterial:
 
     def evaluate(self, surface: Surface) -> Looks:
         """What the hits look like. Raises InputError when the mesh has no rest positions."""
-        if surface.mesh.rest is None:
-            raise InputError("ClothMaterial: the RenderMesh needs `rest` positions")
-        rest = surface.interpolate(np.asarray(surface.mesh.rest, np.float32))
-        noise, pixel = _noise(self.seed), float(np.median(surface.footprint))
-        count = len(rest)
-        albedo = np.tile(np.asarray(self.color, np.float32), (count, 1))
+        cornered, pixel = surface.resting(), surface.pixel
+        rest, noise = surface.blend(cornered), _noise(self.seed)
+        waves = mixed([noise.cloth.slopes(pixel), noise.relief.values(pixel)], rest)
+        albedo = np.asarray(self.color, np.float32)[:, None]
         if self.stripe > 0:
-            phase = np.sin(rest[:, 0] * np.float32(2 * np.pi / self.stripe))
+            phase = np.sin(rest[0] * np.float32(2 * np.pi / self.stripe))
             share = np.clip(phase * np.float32(self.stripe / (4 * pixel + 1e-6)) + 0.5, 0, 1)
-            albedo += share[:, None] * (np.asarray(self.second, np.float32) - albedo)
-        weave = np.float32(0.08) * noise.relief.value(rest, pixel)
-        albedo *= np.clip(1 + weave, 0.6, 1.4)[:, None]
-        folds = noise.cloth.gradient(rest, pixel) * np.float32(self.ribs)
-        bent = surface.normals - _to_camera(folds, rest, surface)
-        bent /= np.maximum(np.linalg.norm(bent, axis=1, keepdims=True), np.float32(1e-6))
+            albedo = albedo + share * (np.asarray(self.second, np.float32)[:, None] - albedo)
+        albedo = albedo * np.clip(1 + np.float32(0.08) * waves[3], 0.6, 1.4)
+        folds = waves[:3] * np.float32(self.ribs)
+        count = albedo.shape[1]
         return Looks(
-            albedo=np.clip(albedo, 0.004, 0.95),
-            normals=bent.astype(np.float32),
+            albedo=np.clip(albedo, 0.004, 0.95).T,
+            normals=_unit(surface.normals - _to_camera(folds, cornered, surface)).T,
             roughness=np.full(count, 0.85, np.float32),
             reflectance=np.full(count, 0.03, np.float32),
             softness=np.zeros(3, np.float32),
@@ -352,15 +357,19 @@ def _noise(seed: int) -> _Noises:
     return _Noises(seed)
 
 
-def _to_camera(gradient: FloatArray, rest: FloatArray, surface: Surface) -> FloatArray:
-    """Surface gradients (N, 3) given in the rest pose, carried over to the posed triangles."""
-    mesh = surface.mesh
-    resting = np.asarray(mesh.rest, np.float32)
-    a, b, c = surface.corners.T
-    start, posed = resting[a], mesh.camera_vertices[a]
-    first, second = mesh.camera_vertices[b] - posed, mesh.camera_vertices[c] - posed
-    normal = cross(first, second)
-    size = np.maximum(np.einsum("nc,nc->n", normal, normal), np.float32(1e-20))
-    along = np.einsum("nc,nc->n", gradient, resting[b] - start) / size
-    other = np.einsum("nc,nc->n", gradient, resting[c] - start) / size
-    return cross(second, normal) * along[:, None] + cross(normal, first) * other[:, None]
+def _unit(rows: FloatArray) -> FloatArray:
+    return rows / np.maximum(np.sqrt(dot_rows(rows, rows)), np.float32(1e-6))
+
+
+def _to_camera(gradient: FloatArray, resting: FloatArray, surface: Surface) -> FloatArray:
+    """Surface gradients (3, N) given in the rest pose, carried over to the posed triangles.
+
+    resting (3, 3, N): axis and corner of the rest pose's triangles.
+    """
+    first, second = surface.edges
+    along = dot_rows(gradient, resting[:, 1] - resting[:, 0])
+    other = dot_rows(gradient, resting[:, 2] - resting[:, 0])
+    # The plane's vector whose products with the two edges are `along` and `other`.
+    ff, ss, fs = dot_rows(first, first), dot_rows(second, second), dot_rows(first, second)
+    size = np.maximum(ff * ss - fs * fs, np.float32(1e-20))
+    return first * ((ss * along - fs * other) / size) + second * ((ff * other - fs * along) / size)
