@@ -72,7 +72,7 @@ def make_batch(hand: HandModel) -> Callable[..., Batch]:
         betas = 0.5 * torch.randn(count, 10, generator=draw)
         joints = hand(pose, betas, center=9).joints[..., :2]
         spread = joints.abs().amax(dim=(1, 2), keepdim=True)
-        joints2d = hand_box[:, None, :2] + (joints / spread + 1) / 2 * 0.55 * size
+        joints2d = hand_box[:, None, :2] + (0.85 * joints / spread + 1) / 2 * 0.55 * size
         batch = Batch(
             image=image,
             hand_box=hand_box,

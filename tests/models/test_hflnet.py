@@ -17,7 +17,7 @@ from handhold.models.hflnet.loss import HFLNetLossConfig, loss
 from handhold.models.hflnet.model import HFLNet, HFLNetConfig, in_pixels, intersection
 from handhold.models.nn.attention import MapAttention
 from handhold.models.nn.hope_losses import (
-    heatmap_entropy,
+    heatmap_divergence,
     masked_mean,
     object_mask,
     reprojection,
@@ -296,19 +296,23 @@ def test_reprojection_refuses_mirrored_hands() -> None:
     assert float(reprojection(joints, -5 * joints[..., :2], valid)) > 0.1
 
 
-def test_heatmaps_are_pulled_to_the_joint() -> None:
-    """A bell at the joint is the minimum, and descending from a flat map finds the joint."""
+def test_heatmap_term_is_zero_at_a_bell_on_the_joint() -> None:
     points = torch.tensor([[[0.3, 0.7], [0.9, 0.1]]])
+    centre = (torch.arange(16) + 0.5) / 16
     valid = torch.tensor([[True, False]])
-    logits = torch.zeros(1, 2, 16, 16, requires_grad=True)
-    for _ in range(600):
-        heatmaps, found = soft_argmax(logits)
-        value = heatmap_entropy(heatmaps, points, valid)
-        (gradient,) = torch.autograd.grad(value, logits)
-        logits = (logits - 40 * gradient).detach().requires_grad_()
-    torch.testing.assert_close(found[0, 0], points[0, 0], atol=2e-3, rtol=0)
-    torch.testing.assert_close(found[0, 1], torch.tensor([0.5, 0.5]))  # not labelled: untouched
-    assert float(value.detach()) == pytest.approx(1 + math.log(2 * math.pi), abs=0.02)
+
+    def term(x: float, y: float) -> float:
+        column, row = (-0.5 * ((v - centre) * 16) ** 2 for v in (x, y))
+        scores = 3.0 + (row[:, None] + column).expand(1, 2, 16, 16)
+        return float(heatmap_divergence(scores, points, valid))
+
+    assert term(0.3, 0.7) == pytest.approx(0.0, abs=1e-6)
+    # two equal bells d cells apart: d squared / 2
+    assert term(0.3 + 2 / 16, 0.7) == pytest.approx(2.0, rel=0.02)
+    assert term(0.7, 0.3) > 10
+    # a flat map: log of the cells less the entropy of the bell
+    flat = float(heatmap_divergence(torch.zeros(1, 2, 16, 16), points, valid))
+    assert flat == pytest.approx(math.log(256) - 1 - math.log(2 * math.pi), rel=1e-3)
 
 
 def test_predictions_are_in_crop_pixels(tiny_hflnet: HFLNetConfig, make_batch: MakeBatch) -> None:

@@ -38,7 +38,7 @@ def models(sizes: bool = False) -> int:
         table.add_row(
             f"{row.label} {row.input_size}",
             f"{row.size.parameters:,}",
-            "" if row.paper_parameters is None else f"{row.paper_parameters:,}",
+            "" if row.paper_parameters is None else f"{row.paper_parameters / 1e6:.2f} M",
             f"{row.size.counted / 1e9:.3f}",
             "" if row.paper_gmacs is None else f"{row.paper_gmacs:.2f}",
             f"{row.size.attention_macs / 1e9:.3f}",

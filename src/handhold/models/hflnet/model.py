@@ -9,7 +9,6 @@ hand model's parameters and the object's control points.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,12 +22,13 @@ from handhold.models.nn.attention import MapAttention
 from handhold.models.nn.fpn import Pyramid
 from handhold.models.nn.hourglass import Hourglass
 from handhold.models.nn.mano_head import ManoHead
+from handhold.models.nn.object_heads import ObjectClassifier, ObjectHead
 from handhold.models.nn.resnet import BLOCKS, PreActivationUnit, Stem, stage
 from handhold.models.nn.roi_align import roi_align
-from handhold.models.nn.soft_argmax import cell_centres, soft_argmax
+from handhold.models.nn.soft_argmax import soft_argmax
 from handhold.scene import Batch, Prediction
 
-JOINTS = POINTS = 21
+JOINTS = 21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,53 +239,6 @@ class HandEncoder(nn.Module):
         return x.flatten(1)
 
 
-class ObjectHead(nn.Module):
-    """In every cell, where it sees the 21 control points and how sure it is."""
-
-    def __init__(self, config: HFLNetConfig) -> None:
-        super().__init__()
-        width, half = config.pyramid_width, config.pyramid_width // 2
-        self.slope, self.factor = config.object_slope, config.coord_factor
-        self.narrow = nn.ModuleList(nn.Conv2d(width, half, 1) for _ in range(3))
-        self.narrow_norm = nn.ModuleList(nn.BatchNorm2d(half) for _ in range(3))
-        self.wide = nn.ModuleList(nn.Conv2d(half, width, 3, padding=1) for _ in range(3))
-        self.wide_norm = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(3))
-        self.out = nn.Conv2d(width, 3 * POINTS, 1)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(B, C, R, R) -> obj_map (B, 63, R, R); obj_conf, obj_x, obj_y (B, R, R, 21): row, column,
-        control point; positions relative to the object box."""
-        for i in range(3):
-            x = F.leaky_relu(self.narrow_norm[i](self.narrow[i](x)), self.slope)
-            x = F.leaky_relu(self.wide_norm[i](self.wide[i](x)), self.slope)
-        found = self.out(x)
-        size = found.shape[-1]
-        column, row = cell_centres(size, found.device, torch.float32)
-        logits, x_raw, y_raw = found.float().permute(0, 2, 3, 1).split(POINTS, dim=-1)
-        return {
-            "obj_map": found,
-            "obj_conf": logits.sigmoid(),
-            "obj_x": x_raw / self.factor + column[..., None],
-            "obj_y": y_raw / self.factor + row[..., None],
-        }
-
-
-class ObjectClassifier(nn.Module):
-    """Which object of the catalogue the RoI crop shows (not in the papers)."""
-
-    def __init__(self, config: HFLNetConfig) -> None:
-        super().__init__()
-        width = config.pyramid_width
-        self.slope = config.object_slope
-        self.conv = nn.Conv2d(width, 2 * width, 3, 2, 1)
-        self.norm = nn.BatchNorm2d(2 * width)
-        self.out = nn.Linear(2 * width, config.object_classes)
-
-    def forward(self, crop: Tensor) -> Tensor:
-        x = F.leaky_relu(self.norm(self.conv(crop)), self.slope)
-        return self.out(x.mean((2, 3))).float()
-
-
 def intersection(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes (B, 4), (B, 4) -> their intersection (B, 4) and 1 where it has an area, else 0 (B,)."""
     low = torch.maximum(first[:, :2], second[:, :2])
@@ -301,14 +254,34 @@ def in_pixels(points: Tensor, box: Tensor) -> Tensor:
     return low + points * size
 
 
-class HFLNet(nn.Module):
+class HandObjectNetwork(nn.Module):
+    """The parts of HFL-Net under their names; UniHOPE has them as well."""
+
+    def __init__(self, config: HFLNetConfig, hand: HandModel | None) -> None:
+        super().__init__()
+        width = config.pyramid_width
+        channels5 = config.widths[3] * BLOCKS[config.block].expansion
+        encoded = 4 * width + (channels5 if config.global_context else 0)
+        self.hand = HandModel.free() if hand is None else hand
+        self.backbone = TwoStreamBackbone(config)
+        self.hand_attention = MapAttention(2 * width, config.heads, config.mlp_ratio)
+        self.object_attention = MapAttention(width, config.heads, config.mlp_ratio)
+        self.hand_head = HandHead(config)
+        self.hand_encoder = HandEncoder(config)
+        self.mano_head = ManoHead(encoded, config.mano_widths, config.slope)
+        self.object_head = ObjectHead(width, config.object_slope, config.coord_factor)
+        self.classifier = None
+        if config.object_classes:
+            self.classifier = ObjectClassifier(width, config.object_classes, config.object_slope)
+
+
+class HFLNet(HandObjectNetwork):
     """The network. hand: the right hand model, None: the free hand of the package."""
 
     def __init__(self, config: HFLNetConfig | None = None, hand: HandModel | None = None) -> None:
-        super().__init__()
-        self.config = config = HFLNetConfig() if config is None else config
-        self.hand = HandModel.free() if hand is None else hand
-        build_parts(self, config)
+        config = HFLNetConfig() if config is None else config
+        super().__init__(config, hand)
+        self.config = config
         initialise(self, config)
 
     def forward(self, batch: Batch, capture: dict[str, Tensor] | None = None) -> Prediction:
@@ -325,7 +298,7 @@ class HFLNet(nn.Module):
 
         both = torch.cat((x, x_object), dim=1)
         fused = self.hand_attention(both, both)
-        hand = predict_hand(self, fused[:, : x.shape[1]], maps["c5_hand"])
+        hand = predict_hand(self, self.config, fused[:, : x.shape[1]], maps["c5_hand"])
 
         fused_object = self.object_attention(y, z)
         thing = self.object_head(fused_object)
@@ -341,24 +314,9 @@ class HFLNet(nn.Module):
 # ------------------------------------------------------------- pieces that UniHOPE uses as well
 
 
-def build_parts(network: nn.Module, config: HFLNetConfig) -> None:
-    """Give the network the parts of HFL-Net under their names."""
-    width = config.pyramid_width
-    channels5 = config.widths[3] * BLOCKS[config.block].expansion
-    network.backbone = TwoStreamBackbone(config)
-    network.hand_attention = MapAttention(2 * width, config.heads, config.mlp_ratio)
-    network.object_attention = MapAttention(width, config.heads, config.mlp_ratio)
-    network.hand_head = HandHead(config)
-    network.hand_encoder = HandEncoder(config)
-    encoded = 4 * width + (channels5 if config.global_context else 0)
-    network.mano_head = ManoHead(encoded, config.mano_widths, config.slope)
-    network.object_head = ObjectHead(config)
-    network.classifier = ObjectClassifier(config) if config.object_classes else None
-
-
-def initialise(network: nn.Module, config: HFLNetConfig) -> None:
+def initialise(network: HandObjectNetwork, config: HFLNetConfig) -> None:
     """Starting weights; the backbone's come from ImageNet in the original (see official.py)."""
-    backbone = network.get_submodule("backbone")
+    backbone = network.backbone
     for name, module in network.named_modules():
         inside = name.startswith("backbone.") and "pyramid" not in name
         if isinstance(module, nn.Conv2d | nn.Linear | nn.Conv1d):
@@ -374,12 +332,12 @@ def initialise(network: nn.Module, config: HFLNetConfig) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if config.init == "kaiming":
-        head = network.get_submodule("mano_head")
+        head = network.mano_head
         for linear in (head.pose, head.shape):
             nn.init.normal_(linear.weight, std=0.01)
         with torch.no_grad():  # no rotation
             head.pose.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(16))
-        nn.init.normal_(network.get_submodule("object_head").out.weight, std=0.01)
+        nn.init.normal_(network.object_head.out.weight, std=0.01)
     for index in (2, 3):  # both streams start alike
         twin = copy.deepcopy(getattr(backbone, f"hand_stage{index}"))
         setattr(backbone, f"object_stage{index}", twin)
@@ -414,15 +372,16 @@ def roi_crops(maps: dict[str, Tensor], batch: Batch, config: HFLNetConfig) -> di
     }
 
 
-def predict_hand(network: nn.Module, feature: Tensor, c5: Tensor) -> dict[str, Tensor]:
+def predict_hand(
+    network: HandObjectNetwork, config: HFLNetConfig, feature: Tensor, c5: Tensor
+) -> dict[str, Tensor]:
     """Fused feature (B, C, R, R) -> activations and results of hand head, encoder, hand model."""
-    config, hand_model = network.config, network.hand
     found = network.hand_head(feature)
     encoding = network.hand_encoder(found["heatmaps"], found["hand_encoding"])
     context = (c5.mean((2, 3)),) if config.global_context else ()
     found |= {"mano_encoding": encoding}
     found |= network.mano_head(torch.cat((encoding, *context), dim=1))
-    posed = hand_model(
+    posed = network.hand(
         found["rotations"], found["shape"], rotation_type="matrix", center=config.mano_center
     )
     found |= {"joints3d": posed.joints, "verts3d": posed.vertices}
@@ -458,9 +417,3 @@ def assemble(
         object_class_logits=object_class_logits,
         features=kept | (features or {}),
     )
-
-
-def without_gradient(config: HFLNetConfig) -> Iterator[str]:
-    """Name prefixes of parameters that no loss reaches."""
-    del config
-    return iter(())

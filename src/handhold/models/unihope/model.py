@@ -20,9 +20,9 @@ from handhold.errors import InputError
 from handhold.hand.model import HandModel
 from handhold.models.hflnet.model import (
     SMALL,
+    HandObjectNetwork,
     HFLNetConfig,
     assemble,
-    build_parts,
     check_batch,
     initialise,
     predict_hand,
@@ -124,14 +124,13 @@ class PointMapper(nn.Module):
         return F.leaky_relu(self.norm(self.conv(points)), self.slope)
 
 
-class UniHOPE(nn.Module):
+class UniHOPE(HandObjectNetwork):
     """The network. hand: the right hand model, None: the free hand of the package."""
 
     def __init__(self, config: UniHOPEConfig | None = None, hand: HandModel | None = None) -> None:
-        super().__init__()
-        self.config = config = UniHOPEConfig() if config is None else config
-        self.hand = HandModel.free() if hand is None else hand
-        build_parts(self, config)
+        config = UniHOPEConfig() if config is None else config
+        super().__init__(config, hand)
+        self.config = config
         self.switch = WholeCropClassifier(config, legacy=config.switch_legacy)
         self.occlusion = WholeCropClassifier(config, legacy=False) if config.occlusion else None
         width, heads, head_dim = (
@@ -177,7 +176,7 @@ class UniHOPE(nn.Module):
         features["fused"] = gate
         both = torch.cat((x, torch.where(gate[:, None, None, None], x_object, x)), dim=1)
         fused = self.hand_attention(both, both)
-        hand = predict_hand(self, fused[:, : x.shape[1]], maps["c5_hand"])
+        hand = predict_hand(self, config, fused[:, : x.shape[1]], maps["c5_hand"])
 
         thing = self._object(y, z, grasping)
         if enhance or capture is not None:
