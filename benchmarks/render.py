@@ -1,17 +1,23 @@
 """Complete synthetic samples a second: one hand, one textured object, a background, all labels.
 
-    taskset -c 0 python benchmarks/render.py [--size 128] [--seconds 5] [--levels 0]
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/render.py [--size 128] [--levels 0] [--save]
 
 Everything that changes from sample to sample is inside the timed loop: hand vertices (subdivided),
-search tree of the hand, object pose, RGB with shadows and anti-aliased outlines, depth, normals,
-ids, visible and amodal masks, visibility of 21 joints. Posing the hand model is not.
+search tree of the hand, object pose, person, lights, RGB with shadows and anti-aliased outlines,
+depth, normals, ids, visible and amodal masks, visibility of 21 joints. Posing the hand model,
+making the background and a camera's faults are not. Rates are counted per second of processor time
+(what one free core gives, whatever else the machine does) and by the clock; both are the medians of
+several rounds of the same samples. --save writes benchmarks/results/render.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import platform
 import time
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -40,13 +46,26 @@ def textured_can() -> RenderMesh:
     return RenderMesh(vertices=can.vertices, faces=can.faces, uv=uv, texture=texture)
 
 
+RESULTS = Path(__file__).parent / "results" / "render.json"
+
+
+def processor() -> str:
+    """The processor's own name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--samples", type=int, default=64, help="samples of a round")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--levels", type=int, default=0, help="Loop subdivisions of the hand")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--save", action="store_true", help="write the figures down")
     arguments = parser.parse_args()
     import torch
 
@@ -58,6 +77,7 @@ def main() -> None:
     rest, fine_labels = fine(model.template.numpy()), fine.labels(labels)
     pattern = HandPattern.build(free_hand_features(), rest, fine.faces, fine_labels)
     rng = np.random.default_rng(0)
+    seeds = rng.integers(2**62, size=arguments.samples)
     poses = torch.tensor(sample_pose(rng, 32), dtype=torch.float32)
     with torch.no_grad():
         out = model(poses)
@@ -75,6 +95,7 @@ def main() -> None:
 
     def sample(number: int) -> None:
         k = number % 32
+        rng = np.random.default_rng(seeds[number])
         skin = random_skin(rng, pattern)
         hand = RenderMesh(
             vertices=fine(vertices[k]),
@@ -92,26 +113,55 @@ def main() -> None:
         visible(scene, joints[k], camera, own=0, point_parts=None, part_of_label=part_of_label)
         covered.append(float((masks[0] | masks[1]).mean()))
 
-    for number in range(5):
+    # One round unmeasured: skin seeds, textures and the object's search tree are made once.
+    for number in range(arguments.samples):
         sample(number)
+    covered.clear()
     if arguments.profile:
         import cProfile
 
-        profile = cProfile.Profile()
+        profile = cProfile.Profile(time.process_time)
         profile.enable()
-    start, busy, number = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - start < arguments.seconds:
-        sample(number)
-        number += 1
-    wall, passed = time.perf_counter() - start, time.process_time() - busy
+    clock, busy = [], []
+    for _ in range(arguments.rounds):
+        start, begun = time.perf_counter(), time.process_time()
+        for number in range(arguments.samples):
+            sample(number)
+        busy.append(time.process_time() - begun)
+        clock.append(time.perf_counter() - start)
     if arguments.profile:
         profile.disable()
         profile.print_stats("tottime")
-    print(
-        f"{size}x{size}, hand {len(fine.faces)} faces, object {len(can.faces)} faces, "
-        f"{np.mean(covered):.0%} of the pixels covered: {number / passed:.1f} samples a second of "
-        f"processor time ({1e3 * passed / number:.1f} ms each), {number / wall:.1f} by the clock"
-    )
+    rates = [arguments.samples / seconds for seconds in busy]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    figures = {
+        "samples_a_second_of_processor_time": round(float(np.median(rates)), 1),
+        "slowest_and_fastest_round": [round(min(rates), 1), round(max(rates), 1)],
+        "milliseconds_of_processor_time_a_sample": round(1e3 / float(np.median(rates)), 2),
+        "samples_a_second_by_the_clock": round(arguments.samples / float(np.median(clock)), 1),
+        "image": f"{size}x{size}",
+        "pixels_covered": round(float(np.mean(covered)), 3),
+        "hand_faces": len(fine.faces),
+        "object_faces": len(can.faces),
+        "outline_rays": 4,
+        "outputs": "RGB with shadows, depth, normals, ids, visible and amodal masks, "
+        "visibility of 21 joints",
+        "samples_a_round": arguments.samples,
+        "rounds": arguments.rounds,
+        "threads": 1,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "load_of_the_machine": None if load is None else round(load, 1),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    for name, value in figures.items():
+        print(f"{name.replace('_', ' ')}: {value}")
+    if arguments.save:
+        RESULTS.parent.mkdir(exist_ok=True)
+        temporary = RESULTS.with_suffix(".tmp")
+        temporary.write_text(json.dumps(figures, indent=2) + "\n")
+        temporary.replace(RESULTS)
 
 
 if __name__ == "__main__":

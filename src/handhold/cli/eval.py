@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -71,7 +71,15 @@ def evaluate(
             print(f"written: {path}")
 
 
-def _each(samples: Sequence[Sample]) -> list[Sample] | map[Sample]:
+class _Samples(typing.Protocol):
+    """Shards, photos, drawn scenes: all that has a length and gives samples by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Sample: ...
+
+
+def _each(samples: _Samples) -> map[Sample]:
     return map(samples.__getitem__, range(len(samples)))
 
 
@@ -95,7 +103,7 @@ class _Series:
 
 def _samples(
     data: str, count: int, part: Literal["held_out", "train", "all"], mano: Path | None
-) -> Sequence[Sample]:
+) -> _Samples:
     from handhold.data.photos import PhotoFolder
     from handhold.errors import InputError
     from handhold.synthesis.shards import ShardDataset
@@ -104,7 +112,7 @@ def _samples(
     if kind == "synthetic":
         return _Series(count, mano)
     if kind == "shards" and place:
-        whole: Sequence[Sample] = ShardDataset(place)
+        whole: _Samples = ShardDataset(place)
     elif kind == "photos" and place:
         whole = PhotoFolder(place, part=part)
     else:
@@ -115,7 +123,7 @@ def _samples(
 class _Head:
     """Evenly spread members of a longer sequence."""
 
-    def __init__(self, whole: Sequence[Sample], count: int) -> None:
+    def __init__(self, whole: _Samples, count: int) -> None:
         self.whole, self.count = whole, count
 
     def __len__(self) -> int:

@@ -68,7 +68,8 @@ def _parse(entry: Any, where: str) -> GivenBox:
     fields: dict[str, Any] = dict(entry) if isinstance(entry, Mapping) else {"box": entry}
     box = _corners(fields.get("box"), f"{where}.box")
     try:
-        score = float(fields.get("score") if fields.get("score") is not None else 1.0)
+        told: Any = fields.get("score")
+        score = 1.0 if told is None else float(told)
     except (TypeError, ValueError):
         raise FileFormatError(f"{where}.score: expected a number") from None
     if not np.isfinite(score):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,12 @@ class Looks:
     roughness: FloatArray
     reflectance: FloatArray
     softness: FloatArray
+
+
+class Shader(Protocol):
+    """Anything that says what a surface looks like."""
+
+    def evaluate(self, surface: Surface) -> Looks: ...
 
 
 @dataclass(frozen=True, kw_only=True)

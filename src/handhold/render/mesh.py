@@ -12,7 +12,7 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from handhold.errors import InputError
-from handhold.render.material import Material
+from handhold.render.material import Material, Shader
 from handhold.scene import FloatArray
 
 FAR = np.float32(1e30)
@@ -75,7 +75,7 @@ class RenderMesh:
 
     vertices: FloatArray
     faces: NDArray[Any]
-    material: Material = field(default_factory=Material)
+    material: Shader = field(default_factory=Material)
     uv: FloatArray | None = None
     texture: NDArray[np.uint8] | None = None
     vertex_colors: NDArray[np.uint8] | None = None

@@ -194,7 +194,8 @@ def _actor(rng: np.random.Generator, config: SceneConfig, view: View, kind: Kind
     def place_points(points: Array) -> Array:
         return points @ global_rotation.T + offset
 
-    meshes = _wardrobe(config.mano, side).dress(rng, flesh, place_points)
+    pixel = float(view.centre[2] / view.camera.intrinsics[0, 0])
+    meshes = _wardrobe(config.mano, side).dress(rng, flesh, place_points, pixel=pixel)
     return _Actor(
         side=side,
         meshes=meshes,

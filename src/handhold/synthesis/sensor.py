@@ -48,7 +48,8 @@ def photograph(
     if rng.random() < 0.6 * strength:
         quality = int(rng.integers(25, 96))
         _, code = cv2.imencode(".jpg", result[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        result = np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
+        decoded: Any = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        result = np.ascontiguousarray(decoded[..., ::-1])
     return result.astype(np.uint8)
 
 

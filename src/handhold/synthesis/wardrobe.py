@@ -22,15 +22,49 @@ MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 FOREARM_AXIS = np.array([1.0, 0.0, 0.0])  # MANO's right hand: fingers along -x
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Wardrobe:
-    """What all renders of one hand model share. rest: (V2, 3), of the right hand's rest pose."""
+COARSE_PIXEL = 0.0018
+"""Metres on the hand that a pixel covers from which on the model's own triangles look round."""
 
-    fine: Subdivision
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Flesh:
+    """A hand model's surface at one level of detail; rest (V, 3) is the right hand's rest pose."""
+
+    subdivision: Subdivision
     faces: Array
     rest: Array
     labels: Array
     pattern: HandPattern
+
+    @classmethod
+    def of(cls, model: HandModel, features: SkinFeatures, *, coarse: bool) -> Flesh:
+        """Subdivided once, or (coarse) with the triangles of the model at the places where
+        subdivision moves their corners, so that both meet the forearm alike.
+        """
+        left = model.side == "left"
+        template = model.template.numpy() * (MIRROR if left else 1)
+        faces = np.asarray(model.faces.numpy(), np.int32)
+        outward = np.ascontiguousarray(faces[:, ::-1]) if left else faces
+        fine = loop_subdivision(outward, len(template))
+        if coarse:
+            fine = Subdivision(matrix=fine.matrix[: len(template)], faces=outward)
+        owner = model.extras.get("part", model.weights.numpy().argmax(1))
+        labels, rest = fine.labels(np.asarray(owner)), fine(template)
+        return cls(
+            subdivision=fine,
+            faces=np.ascontiguousarray(fine.faces[:, ::-1]) if left else fine.faces,
+            rest=rest,
+            labels=labels,
+            pattern=HandPattern.build(features, rest, fine.faces, labels),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Wardrobe:
+    """What all renders of one hand model share."""
+
+    fine: Flesh
+    coarse: Flesh
     wrist_ring: Array
     forearm_axis: Array
 
@@ -39,48 +73,45 @@ class Wardrobe:
         """For a hand model of either side, the free hand or MANO's."""
         sign = MIRROR if model.side == "left" else np.ones(3, np.float32)
         template = model.template.numpy() * sign
-        coarse = model.faces.numpy()
-        outward = coarse[:, ::-1] if model.side == "left" else coarse
-        fine = loop_subdivision(outward, len(template))
-        extras = model.extras
-        owner = extras.get("part", model.weights.numpy().argmax(1))
-        labels = fine.labels(np.asarray(owner))
-        rest = fine(template)
-        ring = extras.get("wrist_ring")
+        ring = model.extras.get("wrist_ring")
         if ring is None:
-            loops = boundary_loops(coarse)
+            loops = boundary_loops(model.faces.numpy())
             ring = loops[0] if loops else np.argsort(-template[:, 0])[:16]
         features = free_hand_features()
         if not model.is_free:
             features = _moved(features, model, sign)
         return cls(
-            fine=fine,
-            faces=fine.faces[:, ::-1] if model.side == "left" else fine.faces,
-            rest=rest,
-            labels=labels,
-            pattern=HandPattern.build(features, rest, fine.faces, labels),
+            fine=Flesh.of(model, features, coarse=False),
+            coarse=Flesh.of(model, features, coarse=True),
             wrist_ring=np.asarray(ring),
-            forearm_axis=np.asarray(extras.get("forearm_axis", FOREARM_AXIS)) * sign,
+            forearm_axis=np.asarray(model.extras.get("forearm_axis", FOREARM_AXIS)) * sign,
         )
 
     def dress(
-        self, rng: np.random.Generator, flesh: Array, place: Callable[[Array], Array]
+        self,
+        rng: np.random.Generator,
+        flesh: Array,
+        place: Callable[[Array], Array],
+        *,
+        pixel: float = 0.0,
     ) -> list[RenderMesh]:
         """Meshes of a person's hand (first), arm and sleeve in the camera frame.
 
         flesh (778, 3): posed vertices with the root unturned; place: moves such points into the
-        camera frame.
+        camera frame. pixel: metres on the hand that a pixel covers; small hands get fewer
+        triangles.
         """
-        skin = random_skin(rng, self.pattern)
+        form = self.coarse if pixel > COARSE_PIXEL else self.fine
+        skin = random_skin(rng, form.pattern)
         if rng.random() < 0.05:
             skin = replace(skin, glove=_colour(rng))
         meshes = [
             RenderMesh(
-                vertices=place(self.fine(flesh)),
-                faces=self.faces,
+                vertices=place(form.subdivision(flesh)),
+                faces=form.faces,
                 material=skin,
-                rest=self.rest,
-                labels=self.labels,
+                rest=form.rest,
+                labels=form.labels,
                 name="hand",
             )
         ]
