@@ -242,7 +242,8 @@ def _photograph(
     if first.prop is not None:
         object_number = len(meshes)
         body = first.prop.plain.render_mesh
-        meshes.append(body.placed(first.object_rotation, first.object_translation))
+        rotation, translation = np.asarray(first.object_rotation), first.object_translation
+        meshes.append(body.placed(rotation, np.asarray(translation)))
     scene = Scene3D([*meshes, *extras])
     if extras and _too_hidden(cast(scene, camera)):
         scene = Scene3D(meshes)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from handhold.hand.model import HandModel
 from handhold.hand.topology import boundary_loops
 from handhold.render.hand_pattern import HandPattern, SkinFeatures, free_hand_features
+from handhold.render.material import Shader
 from handhold.render.raycast import RenderMesh
 from handhold.render.skin import ClothMaterial, random_skin
 from handhold.render.subdivision import Subdivision, loop_subdivision
@@ -120,7 +121,7 @@ class Wardrobe:
         ring = np.asarray(flesh[self.wrist_ring], np.float64)
         arm = replace(skin, pattern=None, glove=None)
         limb = Limb.draw(rng, self.forearm_axis)
-        pieces = [(arm, {}, "arm")]
+        pieces: list[tuple[Shader, dict[str, float], str]] = [(arm, {}, "arm")]
         if rng.random() < 0.45:
             stripe = float(rng.uniform(0.006, 0.03)) if rng.random() < 0.3 else 0.0
             cloth = ClothMaterial(
