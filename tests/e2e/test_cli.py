@@ -71,11 +71,11 @@ def test_an_interrupted_series_is_completed(tmp_path: Path) -> None:
     assert (tmp_path / "shard-000000.tar").stat().st_mtime_ns == before
 
 
-def test_the_shipped_weights_find_hands_in_scenes(tmp_path: Path) -> None:
-    words = ["eval", "unihope-small", "--data", "synthetic", "--count", "12", "--out"]
-    assert main([*words, str(tmp_path)]) == 0
+def test_the_shipped_weights_pose_hands_in_scenes(tmp_path: Path) -> None:
+    words = ["eval", "unihope-small", "--data", "synthetic", "--count", "12", "--protocol", "boxes"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["protocol"].startswith("protocol deployable: given image")
-    assert report["sections"]["detection"]["recall"] > 0.5
+    assert report["protocol"].startswith("protocol boxes: given image, intrinsics, hand_box, side")
+    assert report["sections"]["detection"]["recall"] > 0.9
     assert report["sections"]["hand: all"]["pa_mpjpe_mm"] < 25
     assert (tmp_path / "report.png").stat().st_size > 1000

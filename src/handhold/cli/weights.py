@@ -65,7 +65,11 @@ def import_weights(
     print(f"licence: {entry(method).licence}")
 
 
-def pack(file: Annotated[Path, tyro.conf.Positional], out: Path) -> None:
+def pack(
+    file: Annotated[Path, tyro.conf.Positional],
+    out: Path,
+    config: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = (),
+) -> None:
     """Halve a trained weights file and leave out whose folders it was trained from.
 
     Kernels become float16; the header keeps the configuration and, of every data source, the kind
@@ -74,14 +78,27 @@ def pack(file: Annotated[Path, tyro.conf.Positional], out: Path) -> None:
     Args:
         file: Weights file of `handhold train`.
         out: File to write (.safetensors).
+        config: Changes to the stored configuration that need no training, such as the detector's
+            score_threshold=0.3.
     """
     import dataclasses
+    import json
 
+    from handhold.errors import InputError
     from handhold.models.weights import read_weights, write_weights
 
     found = read_weights(file)
+    changed = dict(found.config)
+    for pair in config:
+        name, _, text = pair.partition("=")
+        if name not in changed:
+            raise InputError(f"--config {pair}: the file knows {', '.join(changed)}")
+        try:
+            changed[name] = json.loads(text)
+        except ValueError:
+            raise InputError(f"--config {pair}: {text!r} is no number, list or word") from None
     extra = {name: _without_paths(value) for name, value in found.extra.items()}
-    write_weights(out, dataclasses.replace(found, extra=extra), "fp16")
+    write_weights(out, dataclasses.replace(found, config=changed, extra=extra), "fp16")
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -42,7 +42,7 @@ class Collection:
 
 
 def tight_box(hand: Hand) -> Array:
-    """The box (4,) around the labelled joints, else the hand's own box."""
+    """The box (4,) around a label's known joints, else the hand's own box."""
     if hand.joints2d is not None:
         valid = hand.joints2d_valid
         points = hand.joints2d if valid is None else hand.joints2d[valid]
@@ -58,7 +58,7 @@ def collect(samples: Iterable[Sample], predict: Predict, *, least_iou: float = 0
         scene = predict(sample)
         result.samples += 1
         truth = [tight_box(hand) for hand in sample.hands]
-        found = [tight_box(hand) for hand in scene.hands]
+        found = [tight_box(hand) if hand.box is None else hand.box for hand in scene.hands]
         matches: dict[int, int] = {}
         if truth and found:
             overlaps = np.array([[float(iou(f, t)) for t in truth] for f in found])
