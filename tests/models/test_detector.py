@@ -293,6 +293,16 @@ def test_object_box_code_round_trip():
     torch.testing.assert_close(decode_object_boxes(code, hands), objects)
 
 
+def test_a_part_of_a_hand_is_no_second_hand():
+    whole, part, beside = [0, 0, 100, 100], [10, 10, 50, 60], [80, 0, 160, 90]
+    boxes = np.array([whole, part, beside], dtype=float)
+    same, other = np.array([True, True, True]), np.array([True, False, True])
+    assert suppress(boxes, same, 0.5, 0.7) == [0, 1, 2]
+    assert suppress(boxes, same, 0.5, 0.7, 0.7) == [0, 2]
+    assert suppress(boxes[[1, 0, 2]], same, 0.5, 0.7, 0.7) == [0, 2]  # the better one stays
+    assert suppress(boxes, other, 0.5, 0.7, 0.7) == [0, 1, 2]
+
+
 def test_suppression_lets_two_sides_overlap_more():
     boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 10, 9.5], [30, 30, 40, 40]])
     same = np.ones(4, bool)

@@ -141,7 +141,9 @@ def select(
         keep = best.indices[best.values > threshold]
         boxes = prediction.boxes[i, keep].cpu().numpy().astype(np.float64)
         right = (prediction.side[i, keep] > 0).cpu().numpy()
-        order = suppress(boxes, right, config.overlap, config.overlap_other_side)
+        order = suppress(
+            boxes, right, config.overlap, config.overlap_other_side, config.containment
+        )
         places = keep.tolist()
         result.append([_detection(prediction, i, places[j], config) for j in order[:max_hands]])
     return result
@@ -166,18 +168,27 @@ def _detection(
 
 
 def suppress(
-    boxes: FloatArray, right: NDArray[np.bool_], overlap: float, overlap_other_side: float
+    boxes: FloatArray,
+    right: NDArray[np.bool_],
+    overlap: float,
+    overlap_other_side: float,
+    containment: float = 1.0,
 ) -> list[int]:
     """Indices to keep of boxes (N, 4) sorted by falling score: a box goes when a kept one overlaps
-    it by more than `overlap` (same side) or `overlap_other_side` (IoU).
+    it by more than `overlap` (same side) or `overlap_other_side` (IoU), or when one of the two
+    lies in the other by more than `containment` of its area (same side).
     """
     kept: list[int] = []
     alive = np.ones(len(boxes), dtype=bool)
+    areas = box_tools.area(boxes)
     for i in range(len(boxes)):
         if alive[i]:
             kept.append(i)
-            limit = np.where(right == right[i], overlap, overlap_other_side)
-            alive &= box_tools.iou(boxes, boxes[i]) <= limit
+            same = right == right[i]
+            limit = np.where(same, overlap, overlap_other_side)
+            shared = box_tools.area(box_tools.intersection(boxes, boxes[i]))
+            inside = shared > containment * np.minimum(areas, areas[i])
+            alive &= (box_tools.iou(boxes, boxes[i]) <= limit) & ~(same & inside)
     return kept
 
 

@@ -23,12 +23,13 @@ from handhold.scene import _Tensors  # the shared way of moving tensors
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
-    """input_size: long edge in pixels of the letterboxed photo, a multiple of 32. stem: channels at
-    stride 2. channels, blocks: width and number of residual pairs at strides 4, 8, 16, 32. width:
-    channels of the pyramid. box_growth: boxes are learned grown by this factor. score_threshold,
-    max_hands: what `detect` returns. overlap: of two boxes of the same side with a larger IoU the
-    weaker one goes; overlap_other_side: for two sides. Raises InputError for values that cannot
-    work.
+    """input_size: long edge in pixels of the letterboxed photo, a multiple of 32. stem:
+    channels at stride 2. channels, blocks: width and number of residual pairs at strides 4, 8,
+    16, 32. width: channels of the pyramid. box_growth: boxes are learned grown by this factor.
+    score_threshold, max_hands: what `detect` returns. overlap: of two boxes of the same side
+    with a larger IoU the weaker one goes; overlap_other_side: for two sides; containment: so
+    does one of the same side with a larger share of its own area inside, a part of a hand taken
+    for a hand. Raises InputError for values that cannot work.
     """
 
     input_size: int = 320
@@ -41,13 +42,14 @@ class DetectorConfig:
     max_hands: int = 20
     overlap: float = 0.5
     overlap_other_side: float = 0.7
+    containment: float = 0.7
 
     def __post_init__(self) -> None:
         if self.input_size < 32 or self.input_size % 32:
             raise InputError(
                 f"DetectorConfig.input_size: expected a multiple of 32, found {self.input_size}"
             )
-        for name in ("score_threshold", "overlap", "overlap_other_side"):
+        for name in ("score_threshold", "overlap", "overlap_other_side", "containment"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(
                     f"DetectorConfig.{name}: expected 0..1, found {getattr(self, name)}"
