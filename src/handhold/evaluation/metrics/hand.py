@@ -110,9 +110,3 @@ def visibility_group(visibility: Array) -> NDArray[np.int64]:
         groups[(visibility >= low) & (visibility <= high)] = group
     groups[np.isnan(visibility)] = -1
     return groups
-
-
-def acceleration_error(predicted: Array, truth: Array, frame_rate: float) -> float:
-    """Mean |second difference| error, metres a second squared, of a video (frames, J, 3)."""
-    jerk = np.diff(predicted - truth, n=2, axis=0) * frame_rate**2
-    return float(np.linalg.norm(jerk, axis=-1).mean())
