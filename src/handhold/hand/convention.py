@@ -72,6 +72,7 @@ TIP_VERTICES: dict[str, tuple[int, int, int, int, int]] = {
     "freihand": (744, 320, 443, 555, 672),
     "smplx": (744, 320, 443, 554, 671),
     "ho3d": (728, 353, 442, 576, 694),
+    "handmesh": (744, 333, 444, 555, 672),
 }
 
 OPENGL_OPENCV = (1.0, -1.0, -1.0)  # its own inverse

@@ -1,4 +1,4 @@
-"""What a triangle mesh is made of: edges, neighbours, holes. NumPy, no positions needed."""
+"""What a triangle mesh is made of: edges, neighbours, holes, rings, spirals. NumPy only."""
 
 from __future__ import annotations
 
@@ -74,3 +74,96 @@ def closed_faces(faces: NDArray[np.integer]) -> IntArray:
         fan = np.stack((np.full(len(loop) - 2, loop[0]), loop[2:], loop[1:-1]), axis=1)
         parts.append(fan)
     return np.concatenate(parts)
+
+
+# -------------------------------------------------------------------------------------- spirals
+
+
+def rings(faces: NDArray[np.integer], count: int) -> list[list[int]]:
+    """For each of `count` vertices its neighbours in clockwise order, seen from outside.
+
+    An inner vertex's ring starts at the neighbour that follows it in the last face that holds it; a
+    border vertex's at the end of the fan from which clockwise steps cover all of it. Where several
+    fans meet in one vertex, they follow each other. Raises InputError when an edge has more than
+    two faces or a vertex does not exist.
+    """
+    checked = _faces(faces)
+    if checked.size and checked.max() >= count:
+        raise InputError(f"faces: vertex {checked.max()} does not exist among {count}")
+    clockwise: list[dict[int, int]] = [{} for _ in range(count)]
+    starts = [-1] * count
+    for face in checked.tolist():
+        for corner in range(3):
+            vertex, after, before = (face[(corner + step) % 3] for step in range(3))
+            if before in clockwise[vertex]:
+                raise InputError("faces: an edge is used twice in the same direction")
+            clockwise[vertex][before] = after
+            starts[vertex] = after
+    return [_walk(steps, start) for steps, start in zip(clockwise, starts, strict=True)]
+
+
+def _walk(steps: dict[int, int], start: int) -> list[int]:
+    """All vertices of `steps` (one -> next) in order: open fans first, else from `start`."""
+    inner = set(steps.values())
+    ends = [vertex for vertex in steps if vertex not in inner]
+    order: list[int] = []
+    seen: set[int] = set()
+    for first in (*ends, start, *steps):
+        vertex: int | None = first
+        while vertex is not None and vertex >= 0 and vertex not in seen:
+            seen.add(vertex)
+            order.append(vertex)
+            vertex = steps.get(vertex)
+    return order
+
+
+def _next_ring(around: list[list[int]], last: list[int], inside: set[int]) -> list[int]:
+    """The ring outside `last`; `inside`: the vertices within `last`.
+
+    Each vertex of `last` gives its new neighbours, from its first neighbour in `last` onwards.
+    """
+    known = inside | set(last)
+    on_ring = set(last)
+    result: list[int] = []
+    for vertex in last:
+        ring = around[vertex]
+        first = next((i for i, neighbour in enumerate(ring) if neighbour in on_ring), 0)
+        for neighbour in (*ring[first:], *ring[:first]):
+            if neighbour not in known:
+                known.add(neighbour)
+                result.append(neighbour)
+    return result
+
+
+def spirals(
+    vertices: NDArray[np.floating], faces: NDArray[np.integer], length: int = 9, dilation: int = 1
+) -> IntArray:
+    """Every vertex with those around it, ring by ring, clockwise: (V, length).
+
+    SpiralNet++ (Gong, Chen, Bronstein, Zafeiriou, ICCV workshops 2019), as released. vertices (V,
+    3): used only where a mesh is too small for a further ring: its vertex takes the nearest ones
+    instead. dilation: take `length * dilation` and keep every dilation-th. Raises InputError for
+    fewer vertices than that.
+    """
+    wanted, count = length * dilation, len(vertices)
+    if length < 1 or dilation < 1 or wanted > count:
+        raise InputError(
+            f"spirals: length * dilation must be 1 to {count} (vertices), found {wanted}"
+        )
+    around = rings(faces, count)
+    result = np.zeros((count, wanted), np.int64)
+    for vertex in range(count):
+        spiral, ring = [vertex], around[vertex]
+        while True:
+            following = _next_ring(around, ring, set(spiral))
+            spiral = spiral + ring
+            if not following or len(spiral) + len(following) >= wanted:
+                break
+            ring = following
+        if following:
+            result[vertex] = (spiral + following)[:wanted]
+        else:
+            distance = np.linalg.norm(vertices - vertices[vertex], axis=1)
+            distance[vertex] = -1.0
+            result[vertex] = np.argsort(distance, kind="stable")[:wanted]
+    return result[:, ::dilation]
