@@ -1,7 +1,7 @@
-"""Liu et al.'s losses (paper section 3.3; weights of the released code) and optional ones of ours.
+"""Liu et al.'s losses (weights of the released code) and optional ones of ours.
 
-The terms of the hand and the object are those of HFL-Net, which took them over, with the same
-weights; two regularisers come on top.
+The terms of the hand and the object are those of HFL-Net, weights included; two regularisers come
+on top.
 """
 
 from __future__ import annotations

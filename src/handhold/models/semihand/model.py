@@ -2,8 +2,7 @@
 (Liu, Jiang, Xu, Liu, Wang, CVPR 2021), read from the top: configuration, parts, network.
 
 One ResNet with a feature pyramid; the hand's crop of it goes straight into the hand's heads, the
-object's crop first attends to the part of the hand's map that both boxes share (the paper's
-contextual reasoning, section 3.2).
+object's crop first attends to the part of the hand's map that both boxes share.
 """
 
 from __future__ import annotations
@@ -18,16 +17,10 @@ from torch import Tensor, nn
 from handhold.errors import InputError
 from handhold.hand.convention import tip_vertices
 from handhold.hand.model import HandModel
-from handhold.models.hflnet.model import (
-    HandEncoder,
-    HandHead,
-    HFLNetConfig,
-    assemble,
-    check_batch,
-    intersection,
-)
+from handhold.models.hflnet.model import HFLNetConfig, assemble, check_batch, intersection
 from handhold.models.nn.attention import MapAttention
 from handhold.models.nn.fpn import Pyramid
+from handhold.models.nn.hand_head import HandEncoder, HandHead
 from handhold.models.nn.mano_head import ManoHead
 from handhold.models.nn.object_heads import ObjectClassifier, ObjectHead
 from handhold.models.nn.resnet import BLOCKS, Stem, stage
@@ -176,8 +169,8 @@ class SemiHand(nn.Module):
         self.hand = hand
         self.backbone = Backbone(config)
         self.object_attention = MapAttention(width, config.heads, config.mlp_ratio)
-        self.hand_head = HandHead(config)
-        self.hand_encoder = HandEncoder(config)
+        self.hand_head = HandHead(width, config.hourglass_depth, config.slope)
+        self.hand_encoder = HandEncoder(width, config.roi_size, config.slope)
         self.mano_head = ManoHead(4 * width + context, config.mano_widths, config.slope)
         self.object_head = ObjectHead(width, config.object_slope, config.coord_factor)
         self.classifier = None

@@ -1,5 +1,5 @@
-"""The grasp classifier and the pairs "A + B" of the UniHOPE paper (Wang et al., CVPR 2025, section
-4.1), read from the top: configuration, classifier, pair.
+"""The grasp classifier and the pairs "A + B", baselines of the UniHOPE paper (Wang et al., CVPR
+2025), read from the top: configuration, classifier, pair.
 
 A classifier looks at the crop; hands that grasp nothing go to a network A that knows hands only,
 the others to a network B that knows hands with objects.
