@@ -14,7 +14,7 @@ from torch import Tensor
 
 from handhold.errors import InputError
 from handhold.geometry.rotation import matrix_to_axis_angle
-from handhold.models.hflnet.loss import HFLNetLossConfig, hand_losses, weighted
+from handhold.models.hflnet.loss import SMALL, HFLNetLossConfig, hand_losses, weighted
 from handhold.models.nn.hope_losses import (
     known_pose,
     labelled_object,
@@ -62,6 +62,12 @@ class SemiHandLossConfig(HFLNetLossConfig):
     def sound(cls) -> SemiHandLossConfig:
         """Regularisers that act, and only where nothing better is known."""
         return cls(regularised_pose="angles", regularised_samples="unlabelled")
+
+    @classmethod
+    def small(cls) -> SemiHandLossConfig:
+        """For the small network and mixed data (synthetic scenes and photos with 2D labels)."""
+        off = {"shape_regulariser": 0.0, "pose_regulariser": 0.0}  # `shape_prior` does it
+        return cls(**SMALL, **off)
 
 
 def regularisers(
