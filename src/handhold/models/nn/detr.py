@@ -6,6 +6,7 @@ positions here: the networks that use these layers put them into the tokens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +23,7 @@ class Perceptron(nn.Module):
     def __init__(self, widths: Sequence[int], *, last_relu: bool = False) -> None:
         super().__init__()
         self.last_relu = last_relu
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = itertools.pairwise(widths)
         self.layers = nn.ModuleList(nn.Linear(inside, out) for inside, out in pairs)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Levels are named by their stride; a dictionary of maps always runs from stride 2
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -77,7 +78,7 @@ def upsample_block(channels_in: int, channels_out: int) -> nn.Sequential:
 def map_head(widths: Sequence[int]) -> nn.Sequential:
     """1x1 convolutions through `widths`, BatchNorm and ReLU between them."""
     layers: list[nn.Module] = []
-    for inside, out in zip(widths[:-2], widths[1:-1], strict=True):
+    for inside, out in itertools.pairwise(widths[:-1]):
         layers += conv_block(inside, out, 1)
     return nn.Sequential(*layers, nn.Conv2d(widths[-2], widths[-1], 1))
 
@@ -140,7 +141,5 @@ def point_features(maps: Sequence[Tensor], grid: Tensor, padding: str = "zeros")
 
     grid: x, y, -1 and 1 are the centres of a map's first and last pixels. Bilinear.
     """
-    found = [
-        F.grid_sample(x, grid[:, None], "bilinear", padding, align_corners=True) for x in maps
-    ]
+    found = [F.grid_sample(x, grid[:, None], "bilinear", padding, align_corners=True) for x in maps]
     return torch.cat([x.squeeze(2) for x in found], dim=1).transpose(1, 2)

@@ -1,0 +1,467 @@
+"""Keypoint Transformer: "Keypoint Transformer: Solving Joint Identification in Challenging Hands
+and Object Interactions for Accurate 3D Pose Estimation" (Hampali et al., CVPR 2022), read from the
+top: configuration, parts, network.
+
+A U-Net finds key points of hand and object as peaks of two maps, without knowing which joint each
+of them is; a transformer's encoder tells them apart, its decoder reads poses with learned queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handhold.errors import InputError
+from handhold.geometry.rotation import axis_angle_to_matrix_manopth, sixd_to_matrix
+from handhold.hand.convention import reorder
+from handhold.hand.model import HandModel
+from handhold.models.keypoint_transformer.batch import ORDER, KeypointBatch
+from handhold.models.keypoint_transformer.keypoints import (
+    Slots,
+    labelled_slots,
+    predicted_slots,
+    sine_map,
+)
+from handhold.models.keypoint_transformer.readout import joints_from_vectors, sixd_official
+from handhold.models.nn.detr import Decoder, Encoder, Perceptron
+from handhold.models.nn.unet import ResNetMaps, UNetDecoder, point_features
+from handhold.scene import Batch, Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeypointTransformerConfig:
+    """The network's make. Defaults: the baseline of UniHOPE's tables.
+
+    input_size: side of the crop. depths, widths, stem_width: of the ResNet. freeze_norms: the
+    ResNet's norms keep scale and shift (code of the original; it starts from ImageNet).
+    decoder: "small" has 1x1 skips and pyramid_width channels at stride 2 (twice as many a level
+    further down), "big" raw skips and the ResNet's own channels (the released HO-3D checkpoint).
+    output: "angles" of the hand model (origin: that of the hand model, wrist at J0(betas)) or
+    "vectors" from each joint's parent (origin: the wrist, no mesh).
+    flat: the angles are in the flat convention. False, as released: the hand model's mean pose is
+    added, although labels (HO-3D's too) are compared without it, so that the losses on angles and
+    on joints contradict each other; True is sound, and what UniHOPE's authors set.
+    two_hands: queries and joint classes of both hands stay in the network although only the right
+    one is read (original code); False: those of one hand (paper 000 speaks of a single hand).
+    object_rotation: "official" divides the third column by the length of the second vector instead
+    of that of the cross product, which gives no rotation unless both vectors are perpendicular;
+    "orthonormal" is Zhou et al.'s.
+    object_from_left: a head for the object relative to the left hand (H2O-3D's checkpoint).
+    dim, heads, feedforward, encoder_layers, decoder_layers, dropout: of the transformer.
+    code_width: channels of a token that tell its place; the others tell its appearance.
+    appearance, object_appearance: hidden widths of the tokens' networks, object_appearance None:
+    as released with the decoder. object_levels: the object's tokens look at that many coarse levels
+    of the pyramid. count: tokens of each kind, at most. hand_threshold, object_threshold: a peak is
+    higher (maps run from 0 to 255). radius: of a peak, pixels of the map.
+    """
+
+    input_size: int = 256
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    stem_width: int = 64
+    freeze_norms: bool = True
+    decoder: Literal["small", "big"] = "small"
+    pyramid_width: int = 32
+    output: Literal["angles", "vectors"] = "angles"
+    flat: bool = False
+    two_hands: bool = True
+    object_rotation: Literal["official", "orthonormal"] = "official"
+    object_from_left: bool = False
+    dim: int = 256
+    heads: int = 8
+    feedforward: int = 2048
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    dropout: float = 0.1
+    code_width: int = 32
+    appearance: tuple[int, ...] = (1024, 512, 256)
+    object_appearance: tuple[int, ...] | None = None
+    object_levels: int = 2
+    count: int = 50
+    hand_threshold: float = 20.0
+    object_threshold: float = 15.0
+    radius: float = 5.0
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        for field, length in (("depths", 4), ("widths", 4)):
+            value = tuple(int(v) for v in getattr(self, field))  # JSON has lists
+            object.__setattr__(self, field, value)
+            if len(value) != length or min(value) < 1:
+                raise InputError(f"{name}.{field}: expected {length} positive, found {value}")
+        for field in ("appearance", "object_appearance"):
+            value = getattr(self, field)
+            if value is not None:
+                object.__setattr__(self, field, tuple(int(v) for v in value))
+                if any(v < 1 for v in value):
+                    raise InputError(f"{name}.{field}: expected positive, found {value}")
+        choices: dict[str, tuple[str, ...]] = {
+            "decoder": ("small", "big"),
+            "output": ("angles", "vectors"),
+            "object_rotation": ("official", "orthonormal"),
+        }
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise InputError(
+                    f"{name}.{field}: expected one of {', '.join(allowed)}, "
+                    f"found {getattr(self, field)!r}"
+                )
+        if self.input_size < 32 or self.input_size % 32:
+            raise InputError(
+                f"{name}.input_size: expected a multiple of 32, found {self.input_size}"
+            )
+        if self.heads < 1 or self.dim % self.heads:
+            raise InputError(f"{name}.heads: dim {self.dim} must be a multiple, found {self.heads}")
+        if not 0 < self.code_width < self.dim or self.code_width % 4:
+            raise InputError(
+                f"{name}.code_width: expected a multiple of 4 below dim {self.dim}, "
+                f"found {self.code_width}"
+            )
+        for field in ("stem_width", "pyramid_width", "feedforward", "encoder_layers"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{name}.{field}: expected positive, found {getattr(self, field)}")
+        if self.decoder_layers < 1 or not 1 <= self.object_levels <= 5:
+            raise InputError(
+                f"{name}: expected decoder_layers from 1 and object_levels 1 to 5, found "
+                f"{self.decoder_layers}, {self.object_levels}"
+            )
+        if not 0 <= self.dropout < 1 or self.radius < 1:
+            raise InputError(
+                f"{name}: expected dropout in 0..1 and radius from 1, found {self.dropout}, "
+                f"{self.radius}"
+            )
+        if self.count < 21:
+            raise InputError(f"{name}.count: expected at least 21, one a joint, found {self.count}")
+
+    @classmethod
+    def unihope(cls) -> KeypointTransformerConfig:
+        """As UniHOPE's authors trained it: flat hand convention throughout."""
+        return cls(flat=True)
+
+    @classmethod
+    def ho3d(cls) -> KeypointTransformerConfig:
+        """The released HO-3D checkpoint: big decoder, joints as vectors from their parents."""
+        return cls(decoder="big", output="vectors")
+
+    @property
+    def map_size(self) -> int:
+        """M, the side of the heat map."""
+        return self.input_size // 2
+
+    @property
+    def hands(self) -> int:
+        return 2 if self.two_hands else 1
+
+    @property
+    def mano_center(self) -> int | None:
+        """The joint at the origin of 3D labels and predictions, None: as the hand model has it."""
+        return None if self.output == "angles" else 0
+
+    @property
+    def hand_queries(self) -> int:
+        """Of one hand: 16 rotations, or 20 vectors."""
+        return 16 if self.output == "angles" else 20
+
+    @property
+    def classes(self) -> int:
+        """Of a token: none, each joint of each hand, object."""
+        return 21 * self.hands + 2
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Query numbers: `shape` (also translation between hands, camera), `object_rotation`,
+        `object_translation`, and `all`."""
+        shape = self.hands * self.hand_queries
+        turn = shape + (2 if self.output == "angles" else 1)  # angles: one query is not used
+        return {
+            "shape": shape,
+            "object_rotation": turn,
+            "object_translation": turn + 1,
+            "all": turn + 2,
+        }
+
+
+def query_mask(config: KeypointTransformerConfig) -> Tensor:
+    """(Q, Q) bool, True where the row's query may not see the column's (paper section 3.2).
+
+    The queries of a finger see each other, global rotations and shape themselves; in "angles" all
+    of these see the object, too. The object sees everything.
+    """
+    rows, size = config.rows, config.hand_queries
+    mask = torch.ones(rows["all"], rows["all"], dtype=torch.bool)
+    mask.fill_diagonal_(False)
+    finger = 3 if config.output == "angles" else 4
+    for hand in range(config.hands):
+        first = hand * size + (1 if config.output == "angles" else 0)
+        for start in range(first, (hand + 1) * size, finger):
+            mask[start : start + finger, start : start + finger] = False
+    if config.output == "angles":
+        mask[:, rows["object_rotation"] :] = False
+    mask[rows["shape"] + 1 :] = False
+    return mask
+
+
+class KeypointTransformer(nn.Module):
+    """The network. hand: the right hand model, None: the free hand of the package."""
+
+    position_map: Tensor
+    query_mask: Tensor
+
+    def __init__(
+        self, config: KeypointTransformerConfig | None = None, hand: HandModel | None = None
+    ) -> None:
+        super().__init__()
+        config = KeypointTransformerConfig() if config is None else config
+        self.config = config
+        self.hand = HandModel.free() if hand is None else hand
+        self.backbone = ResNetMaps(
+            "bottleneck",
+            config.depths,
+            config.widths,
+            config.stem_width,
+            frozen_norms=config.freeze_norms,
+        )
+        width = config.pyramid_width if config.decoder == "small" else None
+        self.decoder = UNetDecoder(self.backbone.channels, width, ("heatmap", "object_map"))
+        dim, levels = config.dim, self.decoder.channels
+        look = dim - config.code_width
+        hidden = config.object_appearance
+        if hidden is None:
+            hidden = (512, 256, 256) if config.decoder == "small" else (1024, 512, 256)
+        coarse = sum(levels[-config.object_levels :])
+        self.appearance = Perceptron((sum(levels), *config.appearance, look), last_relu=True)
+        self.object_appearance = Perceptron((coarse, *hidden, look), last_relu=True)
+        layers = (dim, config.heads, config.feedforward, config.dropout)
+        self.encoder = Encoder(config.encoder_layers, *layers)
+        self.reader = Decoder(config.decoder_layers, *layers)
+        self.queries = nn.Embedding(config.rows["all"], dim)
+        self.token_class = Perceptron((dim, dim, dim, dim, config.classes))
+        self.hand_head = Perceptron((dim, dim, dim, 3))  # angles or vectors
+        self.shape_head = Perceptron((dim, dim, dim, 10))
+        self.camera_head = Perceptron((dim, dim, dim, 3))
+        self.between_head = Perceptron((dim, dim, dim, 3))
+        self.rotation_head = Perceptron((dim, dim, dim, 6))
+        self.translation_head = Perceptron((dim, dim, dim, 3))
+        self.corner_head = Perceptron((dim, dim, dim, 16))
+        self.left_translation_head = None
+        if config.object_from_left:
+            self.left_translation_head = Perceptron((dim, dim, dim, 3))
+        self.hand_type = Perceptron((self.backbone.channels[-1], 512, 2))
+        code = sine_map(config.map_size, config.code_width)
+        self.register_buffer("position_map", code, persistent=False)
+        self.register_buffer("query_mask", query_mask(config), persistent=False)
+        _initialise(self)
+
+    def forward(
+        self,
+        batch: Batch,
+        capture: dict[str, Tensor] | None = None,
+        *,
+        labelled: bool = False,
+    ) -> Prediction:
+        """Predict B right hands and their objects; needs `image` of the batch.
+
+        labelled: take key points from `joints2d` and `object_map` of the batch instead of the
+        predicted maps (first epochs of training, while the maps show nothing). capture: receives
+        every named activation, batch first. Raises InputError for images of another size and
+        missing labels.
+
+        In the prediction: joints2d by the weak-perspective camera; features for the loss and the
+        processor, L decoder layers, the last of which counts: heatmap, object_map (B, M, M), 0 to
+        255; tokens_xy (B, N, 2) map pixels, tokens_found (B, N), tokens_label (B, N), token_logits
+        (B, encoder layers, N, classes); hand_angles (B, L, 16 or 32, 3) or hand_vectors (B, L, 20
+        or 40, 3); shapes (B, L, 10), cameras (B, L, 3), between (B, L, 3), object_sixd (B, L, 6),
+        object_translations (B, L, 3), object_corners2d (B, L, 8, 2) map pixels, hand_type_logits
+        (B, 2); layer_joints (B, L or 1, 21, 3), of all layers where the batch has a pose;
+        object_rotation (B, 3, 3) and object_translation (B, 3) of the last layer.
+        """
+        size = self.config.input_size
+        if tuple(batch.image.shape[1:]) != (3, size, size):
+            raise InputError(
+                f"Batch.image: expected (B, 3, {size}, {size}), found {tuple(batch.image.shape)}"
+            )
+        maps = self.backbone(batch.image)
+        pyramid, found_maps = self.decoder(maps)
+        hand, thing = self._slots(found_maps, batch, labelled)
+        tokens = self._tokens(list(pyramid.values()), hand, thing)
+
+        # Without any key point the padding takes its place.
+        padding = ~tokens["found"] & tokens["found"].any(dim=1, keepdim=True)
+        memory, encoded = self.encoder(tokens["tokens"], padding)
+        memory_mask = self._memory_mask(tokens["label"])
+        read, attention = self.reader(
+            self.queries.weight,
+            memory,
+            target_mask=self.query_mask,
+            memory_mask=memory_mask,
+            padding=padding,
+            need_weights=capture is not None,
+        )
+        heads = self._heads(read)
+        heads |= {
+            "token_logits": self.token_class(encoded),
+            "hand_type_logits": self.hand_type(maps[32].mean((2, 3))),
+            "tokens_xy": tokens["xy"],
+            "tokens_found": tokens["found"],
+            "tokens_label": tokens["label"],
+            **found_maps,
+        }
+        if capture is not None:
+            capture.update({f"backbone/stride{stride}": x for stride, x in maps.items()})
+            capture.update({f"pyramid/stride{stride}": x for stride, x in pyramid.items()})
+            capture.update(tokens | heads)
+            capture.update(memory_mask=memory_mask, memory=memory, encoder_layers=encoded)
+            capture.update(decoder_layers=read)
+            if attention is not None:
+                capture["attention_last"] = attention
+        return self._prediction(batch, heads)
+
+    # ------------------------------------------------------------------------------- tokens
+
+    def _slots(self, maps: dict[str, Tensor], batch: Batch, labelled: bool) -> tuple[Slots, Slots]:
+        """Places of hand and object tokens, `count` of each."""
+        config = self.config
+        label = config.classes - 1
+        if not labelled:
+            limits = (config.hand_threshold, config.object_threshold)
+            return predicted_slots(
+                maps["heatmap"], maps["object_map"], limits, config.radius, config.count, label
+            )
+        if batch.joints2d is None or not isinstance(batch, KeypointBatch):
+            raise InputError("labelled key points: need batch.joints2d and a KeypointBatch")
+        joints = reorder(batch.joints2d, "canonical", ORDER) / 2  # map pixels
+        valid = torch.ones_like(joints[..., 0], dtype=torch.bool)
+        if batch.joints2d_valid is not None:
+            valid = reorder(batch.joints2d_valid[..., None], "canonical", ORDER)[..., 0].bool()
+        mask = batch.object_map
+        mask = torch.zeros_like(maps["heatmap"]) if mask is None else 255.0 * mask
+        threshold = config.object_threshold
+        return labelled_slots(joints, valid, mask, threshold, config.radius, config.count, label)
+
+    def _tokens(self, levels: list[Tensor], hand: Slots, thing: Slots) -> dict[str, Tensor]:
+        """xy (B, N, 2), found (B, N), label (B, N), appearance (B, N, C), position (B, N, C'),
+        tokens (B, N, dim): hand, then object, then padding at pixel (0, 0)."""
+        config = self.config
+        middle = (config.map_size - 1) / 2
+        count = config.count
+        # one more place at pixel (0, 0): all padding looks like it
+        corner = torch.zeros_like(hand.xy[:, :1])
+        hand_grid = (torch.cat((hand.xy, corner), dim=1) - middle) / middle
+        look = self.appearance(point_features(levels, hand_grid))
+        look, padding = look[:, :count], look[:, count:]
+        object_grid = (thing.xy - middle) / middle
+        coarse = levels[-config.object_levels :]
+        thing_look = self.object_appearance(point_features(coarse, object_grid))
+        look = torch.cat((look, thing_look), dim=1)
+        found = torch.cat((hand.found, thing.found), dim=1)
+        look = torch.where(found[..., None], look, padding)
+        xy = torch.cat((hand.xy, thing.xy), dim=1)
+        label = torch.cat((hand.label, thing.label), dim=1)
+
+        order = torch.argsort(found.to(torch.uint8), dim=1, descending=True, stable=True)
+        wide = order[..., None]
+        xy, look = xy.gather(1, wide.expand_as(xy)), look.gather(1, wide.expand_as(look))
+        grid = (xy - middle) / middle
+        code = F.grid_sample(
+            self.position_map.to(look.dtype).expand(len(xy), -1, -1, -1),
+            grid[:, None].to(look.dtype),
+            mode="nearest",
+            align_corners=True,
+        )
+        code = code.squeeze(2).transpose(1, 2)
+        return {
+            "xy": xy,
+            "found": found.gather(1, order),
+            "label": label.gather(1, order),
+            "appearance": look,
+            "position": code,
+            "tokens": torch.cat((look, code), dim=2),
+        }
+
+    def _memory_mask(self, label: Tensor) -> Tensor:
+        """(B * heads, Q, N) bool: the query of the object's rotation sees the object only, where
+        the image has one."""
+        rows = self.config.rows
+        other = label != self.config.classes - 1  # (B, N)
+        other = other & ~other.all(dim=1, keepdim=True)
+        row = torch.arange(rows["all"], device=label.device) == rows["object_rotation"]
+        mask = row[None, :, None] & other[:, None]
+        return mask.repeat_interleave(self.config.heads, dim=0)
+
+    # -------------------------------------------------------------------------------- heads
+
+    def _heads(self, read: Tensor) -> dict[str, Tensor]:
+        """Decoder outputs (B, L, Q, dim) -> what the heads say, in float32."""
+        rows = self.config.rows
+        shape = read[:, :, rows["shape"]]
+        turn, move = read[:, :, rows["object_rotation"]], read[:, :, rows["object_translation"]]
+        name = "hand_angles" if self.config.output == "angles" else "hand_vectors"
+        found = {
+            name: self.hand_head(read[:, :, : rows["shape"]]),
+            "shapes": self.shape_head(shape),
+            "cameras": self.camera_head(shape),
+            "between": self.between_head(shape),
+            "object_sixd": self.rotation_head(turn),
+            "object_translations": self.translation_head(move),
+            "object_corners2d": self.corner_head(move).unflatten(-1, (8, 2)),
+        }
+        if self.left_translation_head is not None:
+            found["object_left_translations"] = self.left_translation_head(move)
+        return {key: value.float() for key, value in found.items()}
+
+    def object_matrix(self, sixd: Tensor) -> Tensor:
+        """(..., 6) -> (..., 3, 3) as the configuration says."""
+        if self.config.object_rotation == "official":
+            return sixd_official(sixd)
+        return torch.nan_to_num(sixd_to_matrix(sixd))
+
+    def _prediction(self, batch: Batch, heads: dict[str, Tensor]) -> Prediction:
+        # the loss reads all layers, everybody else the last
+        layers = slice(None) if batch.pose is not None else slice(-1, None)
+        vertices = rotations = betas = None
+        if self.config.output == "angles":
+            angles = heads["hand_angles"][:, layers, :16]
+            posed = self.hand(angles, heads["shapes"][:, layers], flat=self.config.flat)
+            joints, vertices = posed.joints, posed.vertices[:, -1]
+            betas = heads["shapes"][:, -1]
+            flat = self.hand.full_pose(angles[:, -1], flat=self.config.flat)
+            rotations = axis_angle_to_matrix_manopth(flat)
+        else:
+            joints = joints_from_vectors(heads["hand_vectors"][:, layers, :20])
+        camera = heads["cameras"][:, -1, None]
+        joints2d = 2 * (camera[..., :1] * joints[:, -1, :, :2] + camera[..., 1:])
+        features = heads | {
+            "layer_joints": joints,
+            "object_rotations": self.object_matrix(heads["object_sixd"]),
+        }
+        features |= {
+            "object_rotation": features["object_rotations"][:, -1],
+            "object_translation": features["object_translations"][:, -1],
+        }
+        return Prediction(
+            joints=joints[:, -1],
+            vertices=vertices,
+            joints2d=joints2d,
+            rotations=rotations,
+            betas=betas,
+            features=features,
+        )
+
+
+def _initialise(network: KeypointTransformer) -> None:
+    """Starting weights: Kaiming for convolutions, Xavier in the transformer as in DETR; the
+    original's backbone comes from ImageNet."""
+    for module in (network.backbone, network.decoder):
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+    for module in (network.encoder, network.reader):
+        for weight in module.parameters():
+            if weight.ndim > 1:
+                nn.init.xavier_uniform_(weight)
