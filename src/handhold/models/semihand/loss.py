@@ -6,6 +6,7 @@ on top.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,8 +67,8 @@ class SemiHandLossConfig(HFLNetLossConfig):
     @classmethod
     def small(cls) -> SemiHandLossConfig:
         """For the small network and mixed data (synthetic scenes and photos with 2D labels)."""
-        off = {"shape_regulariser": 0.0, "pose_regulariser": 0.0}  # `shape_prior` does it
-        return cls(**SMALL, **off)
+        # `shape_prior` regularises
+        return dataclasses.replace(cls(shape_regulariser=0.0, pose_regulariser=0.0), **SMALL)
 
 
 def regularisers(
