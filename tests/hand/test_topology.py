@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from handhold.errors import InputError
-from handhold.hand.topology import boundary_loops, closed_faces, edges, neighbours
+from handhold.hand.topology import boundary_loops, closed_faces, edges, neighbours, rings, spirals
 
 BALL = trimesh.creation.icosphere(subdivisions=2)
 
@@ -52,3 +52,56 @@ def test_bad_faces():
         boundary_loops(np.array([[0, 1, 2], [0, 1, 3]]))
     with pytest.raises(InputError, match="integers"):
         edges(np.zeros((4, 3)))
+
+
+def test_rings_of_closed_and_open_meshes():
+    """Each ring: all neighbours, each next to its follower, clockwise seen from outside."""
+    points, faces = np.asarray(BALL.vertices), np.asarray(BALL.faces)
+    opened = faces[(points[faces][:, :, 2] < 0.9).all(axis=1)]
+    for mesh, rim in ((faces, set()), (opened, set(boundary_loops(opened)[0].tolist()))):
+        around = rings(mesh, len(points))
+        pairs = {tuple(p) for p in edges(mesh).tolist()}
+        for vertex, expected in enumerate(neighbours(mesh, len(points))):
+            ring = around[vertex]
+            assert sorted(ring) == expected.tolist()
+            if not ring:
+                continue
+            follow = list(zip(ring, ring[1:] + ring[:1], strict=True))
+            if vertex in rim:  # an open fan: from one border neighbour to the other
+                assert {ring[0], ring[-1]} <= rim
+                follow = follow[:-1]
+            for a, b in follow:
+                assert (min(a, b), max(a, b)) in pairs
+                turn = np.cross(points[a] - points[vertex], points[b] - points[vertex])
+                assert turn @ points[vertex] < 0
+
+
+def test_spirals_of_a_grid():
+    """A plane grid seen from above: the second ring goes on where the first began."""
+    number = np.arange(25).reshape(5, 5)
+    faces = []
+    for r in range(4):
+        for c in range(4):
+            a, b, d, e = number[r, c], number[r, c + 1], number[r + 1, c], number[r + 1, c + 1]
+            faces += [(a, d, e), (a, e, b)]
+    flat = np.stack((np.arange(25) % 5, -(np.arange(25) // 5), np.zeros(25)), axis=1).astype(float)
+    found = spirals(flat, np.array(faces), length=19)
+    # 12 is the centre; its ring in the triangulation, clockwise from the last face's neighbour
+    ring = found[12, 1:7].tolist()
+    assert ring == [18, 17, 11, 6, 7, 13]
+    assert found[12, 0] == 12
+    assert sorted(found[12].tolist()) == sorted(set(range(25)) - {3, 4, 9, 15, 20, 21})
+    np.testing.assert_array_equal(found[:, :9], spirals(flat, np.array(faces)))
+    np.testing.assert_array_equal(
+        spirals(flat, np.array(faces), length=6, dilation=3), found[:, :18:3]
+    )
+
+
+def test_spirals_fall_back_to_the_nearest():
+    tetrahedron = np.array([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]])
+    points = np.array([[0.0, 0, 0], [1.0, 0, 0], [0, 2.0, 0], [0, 0, 3.0]])
+    found = spirals(points, tetrahedron, length=3)
+    assert found[0].tolist() == [0, 1, 2]
+    assert found[3].tolist() == [3, 0, 1]
+    with pytest.raises(InputError, match="spirals"):
+        spirals(points, tetrahedron)

@@ -84,19 +84,21 @@ def rings(faces: NDArray[np.integer], count: int) -> list[list[int]]:
 
     An inner vertex's ring starts at the neighbour that follows it in the last face that holds it; a
     border vertex's at the end of the fan from which clockwise steps cover all of it. Where several
-    fans meet in one vertex, they follow each other. Raises InputError when an edge has more than
-    two faces or a vertex does not exist.
+    fans meet in one vertex, they follow each other. A face that would use an edge a second time in
+    the same direction is left out (reduced meshes may have such; libraries that store half-edges do
+    the same). Raises InputError when a vertex does not exist.
     """
     checked = _faces(faces)
     if checked.size and checked.max() >= count:
         raise InputError(f"faces: vertex {checked.max()} does not exist among {count}")
     clockwise: list[dict[int, int]] = [{} for _ in range(count)]
     starts = [-1] * count
-    for face in checked.tolist():
-        for corner in range(3):
-            vertex, after, before = (face[(corner + step) % 3] for step in range(3))
-            if before in clockwise[vertex]:
-                raise InputError("faces: an edge is used twice in the same direction")
+    used: set[tuple[int, int]] = set()
+    for a, b, c in checked.tolist():
+        if used & {(a, b), (b, c), (c, a)}:
+            continue
+        used |= {(a, b), (b, c), (c, a)}
+        for vertex, after, before in ((a, b, c), (b, c, a), (c, a, b)):
             clockwise[vertex][before] = after
             starts[vertex] = after
     return [_walk(steps, start) for steps, start in zip(clockwise, starts, strict=True)]

@@ -43,6 +43,11 @@ class MobReconConfig:
     weights depend on where the origin lies, "barycentric" ones do not. mesh: "hand" builds the
     hierarchy from the hand model; "stored" keeps it with the weights (released weights need the
     authors' table).
+    The following are ours, for training without the authors' pretrained backbone. init: "official"
+    starts the lifting matrix constant (0.01), so that all vertices are alike at first; "kaiming"
+    draws it and keeps the last layer small. slope: of the mesh layers for negative values; plain
+    ReLUs (0) die easily at high learning rates. template_offsets: the network's vertices are added
+    to the hand model's mean shape at rest.
     """
 
     input_size: int = 128
@@ -61,6 +66,9 @@ class MobReconConfig:
     tips: str = "unihope_helper"
     edge_rule: Literal["official", "barycentric"] = "official"
     mesh: Literal["hand", "stored"] = "hand"
+    init: Literal["official", "kaiming"] = "official"
+    slope: float = 0.0
+    template_offsets: bool = False
 
     def __post_init__(self) -> None:
         check_mesh_config(self)
@@ -73,8 +81,6 @@ class MobReconConfig:
                 raise InputError(
                     f"MobReconConfig.{field}: expected one of {', '.join(known)}, found {value!r}"
                 )
-        if not self.unit > 0:
-            raise InputError(f"MobReconConfig.unit: expected a positive number, found {self.unit}")
         if self.mano_center is not None and not 0 <= self.mano_center < 21:
             raise InputError(
                 f"MobReconConfig.mano_center: expected a joint 0..20, found {self.mano_center}"
@@ -105,8 +111,12 @@ class MobReconConfig:
             latent_width=128,
             mesh_widths=(128, 64, 64, 32),
             unused="none",
+            unit=0.1,
             tips="hand",
             edge_rule="barycentric",
+            init="kaiming",
+            slope=0.1,
+            template_offsets=True,
         )
 
 
@@ -126,10 +136,15 @@ def check_mesh_config(config: Any) -> None:
     for field in ("joints_width", "latent_width", "spiral_length", "dilation"):
         if getattr(config, field) < (2 if field == "joints_width" else 1):
             raise InputError(f"{name}.{field}: too small: {getattr(config, field)}")
+    if not config.unit > 0:
+        raise InputError(f"{name}.unit: expected a positive number, found {config.unit}")
+    if not 0 <= config.slope < 1:
+        raise InputError(f"{name}.slope: expected 0 to below 1, found {config.slope}")
     for field, known in (
         ("unused", UNUSED),
         ("edge_rule", ("official", "barycentric")),
         ("mesh", ("hand", "stored")),
+        ("init", ("official", "kaiming")),
     ):
         if getattr(config, field) not in known:
             raise InputError(
@@ -151,7 +166,7 @@ class MobRecon(nn.Module):
         self.decoder = build_decoder(config, self.hand, config.mesh_conv, config.token_conv)
         regressor = torch.from_numpy(joint_regressor(self.hand, config.tips))
         self.register_buffer("regressor", regressor, persistent=False)
-        initialise(self)
+        initialise(self, self.decoder, config)
 
     def forward(self, batch: Batch, capture: dict[str, Tensor] | None = None) -> Prediction:
         """Predict B right hands; needs `image` (B, 3, S, S) of the batch only.
@@ -164,6 +179,7 @@ class MobRecon(nn.Module):
         image = batch.image * 2 - 1 if config.image_range == "symmetric" else batch.image
         found = self.backbone(image)
         found |= self.decoder(found["latent"], found["joints_img"])
+        found["verts"] = found["verts"] + rest_vertices(self.hand, config) / config.unit
         found["joints"] = self.regressor @ found["verts"]
         if capture is not None:
             capture.update(found)
@@ -209,6 +225,7 @@ def build_decoder(config: Any, hand: HandModel, conv: MeshConv, token_conv: bool
         widths=config.mesh_widths,
         conv=conv,
         token_conv=token_conv,
+        slope=config.slope,
         stored=config.mesh == "stored",
     )
 
@@ -221,11 +238,25 @@ def check_image(batch: Batch, size: int) -> None:
         )
 
 
-def initialise(network: nn.Module) -> None:
-    """Kaiming for what precedes a ReLU or norm; the last layers small. (The original starts the
-    backbone from the authors' `densestack.pth`, see `official.load_backbone`.)"""
+def rest_vertices(hand: HandModel, config: Any) -> Tensor:
+    """What the decoder's vertices are added to: (778, 3) metres, or zeros (1, 3)."""
+    if not config.template_offsets:
+        return hand.template.new_zeros(1, 3)
+    center = config.mano_center
+    if center is None:
+        return hand.template
+    rest = hand(hand.template.new_zeros(16, 3), center=center)
+    return rest.vertices
+
+
+def initialise(network: nn.Module, decoder: MeshDecoder, config: Any) -> None:
+    """Kaiming's normal weights. (The original starts the backbone from the authors'
+    `densestack.pth`, see `official.load_backbone`.)"""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.Conv1d):
             nn.init.normal_(module.weight, std=(2.0 / module.weight[0].numel()) ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    if config.init == "kaiming":
+        nn.init.normal_(decoder.lift, std=decoder.lift.shape[1] ** -0.5)
+        nn.init.normal_(decoder.head.linear.weight, std=0.001)

@@ -63,7 +63,8 @@ class MeshDecoder(nn.Module):
 
     hierarchy: of the hand. latent_width: channels of the map. widths: channels from the second
     coarsest mesh to the finest. conv: kind of mesh convolution. token_conv: a 1x1 convolution on
-    the map first. stored: keep the hierarchy's numbers in the state, else they are constants.
+    the map first. slope: of the activations for negative values, 0: ReLU. stored: keep the
+    hierarchy's numbers in the state, else they are constants.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class MeshDecoder(nn.Module):
         widths: tuple[int, ...] = (256, 128, 64, 32),
         conv: MeshConv = "separable",
         token_conv: bool = True,
+        slope: float = 0.0,
         stored: bool = False,
     ) -> None:
         super().__init__()
+        self.slope = slope
         kind = SpiralConv if conv == "spiral" else SeparableSpiralConv
         length = hierarchy.spirals[0].shape[1]
         self.token_conv = (
@@ -101,7 +104,7 @@ class MeshDecoder(nn.Module):
             level = finest - step
             weights = self.get_buffer(f"up_weights_{level}").to(x.dtype)
             x = (gather(x, self.get_buffer(f"up_columns_{level}")) * weights[..., None]).sum(2)
-            x = F.relu(layer(x, self.get_buffer(f"spirals_{level}")))
+            x = F.leaky_relu(layer(x, self.get_buffer(f"spirals_{level}")), self.slope)
             result[f"de_layer_{step}"] = x
         result["verts"] = self.head(x, self.get_buffer("spirals_0")).float()
         return result
