@@ -22,6 +22,7 @@ from handhold.models.nn.fpn import Pyramid
 from handhold.models.nn.hand_head import HandEncoder, HandHead
 from handhold.models.nn.mano_head import ManoHead
 from handhold.models.nn.resnet import BLOCKS, Stem, stage
+from handhold.models.nn.starting_weights import start_weights
 from handhold.scene import Batch, Prediction
 
 STRIDE = 8  # crop pixels per cell of the maps that the transformers see
@@ -300,7 +301,8 @@ class HandOccNet(nn.Module):
         self.hand_head = HandHead(width, config.hourglass_depth, config.slope)
         self.hand_encoder = HandEncoder(width, size, config.slope)
         self.mano_head = ManoHead(4 * width, config.mano_widths, config.slope)
-        initialise(self)
+        if config.init != "pytorch":
+            start_weights(self, config.init)
 
     def forward(self, batch: Batch, capture: dict[str, Tensor] | None = None) -> Prediction:
         """Predict B right hands; needs `image` (B, 3, S, S) RGB in 0..1 of the batch.
@@ -357,30 +359,3 @@ class HandOccNet(nn.Module):
                 "heatmap_scores": found["heatmap_scores"],
             },
         )
-
-
-def initialise(network: HandOccNet) -> None:
-    """Starting weights by `config.init`; the backbone's come from ImageNet in the original."""
-    kind = network.config.init
-    if kind == "pytorch":
-        return
-    for name, module in network.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
-        inside = name.startswith(("backbone.stem", "backbone.stages"))
-        if inside or kind == "kaiming":
-            # `pyramid`, too: plain convolutions without norms keep the scale of their input
-            gain = 1.0 if "pyramid" in name else 2.0
-            nn.init.normal_(module.weight, std=(gain / module.weight[0].numel()) ** 0.5)
-        elif name.startswith("backbone."):
-            continue  # PyTorch's default
-        else:
-            nn.init.normal_(module.weight, std=0.01 if isinstance(module, nn.Linear) else 0.001)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    if kind == "kaiming":
-        head = network.mano_head
-        for linear in (head.pose, head.shape):
-            nn.init.normal_(linear.weight, std=0.01)
-        with torch.no_grad():  # no rotation
-            head.pose.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(16))
