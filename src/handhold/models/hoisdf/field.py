@@ -46,14 +46,17 @@ def read_pixels(pyramid: Sequence[Tensor], pixels: Tensor, size: int) -> Tensor:
 
 
 class PixelTable:
-    """A linear layer of the pyramid's features, ready to be read at many pixels of one image.
+    """What an MLP makes of the pyramid's features, ready to be read at many pixels of one image.
 
-    Bilinear reading and a linear layer commute, so the layer runs once on the maps' cells instead
-    of once a point. pyramid: maps (C, H, W) of one image; layer: from all their channels; size: of
-    the crop.
+    Bilinear reading and a linear layer commute, so the first layer runs once on the maps' cells
+    instead of once a point. pyramid: maps (C, H, W) of one image; mlp: from all their channels,
+    with ReLU after every layer; size: of the crop.
     """
 
-    def __init__(self, pyramid: Sequence[Tensor], layer: nn.Linear, size: int) -> None:
+    def __init__(self, pyramid: Sequence[Tensor], mlp: Perceptron, size: int) -> None:
+        layer, self.layers = mlp.layers[0], list(mlp.layers)[1:]
+        if not isinstance(layer, nn.Linear) or not mlp.last_relu:
+            raise TypeError("PixelTable: expected linear layers with ReLU after every one")
         self.half = (size - 1) / 2
         self.shapes = [(m.shape[1], m.shape[2]) for m in pyramid]
         weights = layer.weight.split([m.shape[0] for m in pyramid], dim=1)
@@ -61,7 +64,7 @@ class PixelTable:
         self.rows, self.bias = torch.cat(rows), layer.bias  # (cells of all maps, out)
 
     def read(self, pixels: Tensor) -> Tensor:
-        """Pixels (N, 2) -> the layer's output (N, out)."""
+        """Pixels (N, 2) -> features (N, C)."""
         place = (pixels - self.half) / self.half
         index, weight, start = [], [], 0
         for height, width in self.shapes:
@@ -79,7 +82,28 @@ class PixelTable:
             mode="sum",
             per_sample_weights=torch.stack(weight, dim=1).to(self.rows.dtype),
         )
-        return found if self.bias is None else found + self.bias
+        features = F.relu(found + self.bias)
+        for layer in self.layers:
+            features = F.relu(layer(features))
+        return features
+
+
+class PixelTables:
+    """The tables of a batch's images, made when first asked for; hand and object share them.
+
+    pyramid: maps (B, C, H, W)."""
+
+    def __init__(self, pyramid: Sequence[Tensor], mlp: Perceptron, size: int) -> None:
+        self.pyramid = list(pyramid)
+        self.mlp, self.size = mlp, size
+        self._made: dict[int, PixelTable] = {}
+
+    def of(self, index: int) -> PixelTable:
+        """The table of image `index`."""
+        if index not in self._made:
+            maps = [level[index] for level in self.pyramid]
+            self._made[index] = PixelTable(maps, self.mlp, self.size)
+        return self._made[index]
 
 
 class WeightNormLinear(nn.Module):
@@ -130,22 +154,12 @@ def decoder_input(features: Tensor, points: Tensor) -> Tensor:
     return torch.cat((features, positional_code(points), points), dim=-1)
 
 
-def features_at(mlp: Perceptron, table: PixelTable, pixels: Tensor) -> Tensor:
-    """What `mlp` makes of the pyramid at pixels (N, 2) of one image: (N, C).
-
-    table: of the first layer of `mlp`."""
-    features = F.relu(table.read(pixels))
-    for layer in list(mlp.layers)[1:]:
-        features = F.relu(layer(features))
-    return features
-
-
 def dense_distances(
-    decoder: SDFDecoder, mlp: Perceptron, table: PixelTable, points: Tensor, pixels: Tensor
+    decoder: SDFDecoder, table: PixelTable, points: Tensor, pixels: Tensor
 ) -> Tensor:
     """Distances (N,) of many normalised points (N, 3) of one image, read at pixels (N, 2)."""
     both = zip(points.split(_CHUNK), pixels.split(_CHUNK), strict=True)
-    return torch.cat([decoder(features_at(mlp, table, at), chosen) for chosen, at in both])
+    return torch.cat([decoder(table.read(at), chosen) for chosen, at in both])
 
 
 def density(distances: Tensor, width: Tensor, sign: float) -> Tensor:

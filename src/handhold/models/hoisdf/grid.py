@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from handhold.models.hoisdf.field import (
     PixelTable,
     SDFDecoder,
     decoder_input,
     dense_distances,
-    features_at,
     project,
 )
-from handhold.models.nn.detr import Perceptron
 
 if TYPE_CHECKING:
     from handhold.models.hoisdf.model import HOISDFConfig
@@ -64,8 +61,7 @@ def candidates(pixels: Tensor, box: Tensor, count: int) -> Tensor:
 def nearest_points(
     config: HOISDFConfig,
     decoder: SDFDecoder,
-    mlp: Perceptron,
-    pyramid: Sequence[Tensor],
+    table: PixelTable,
     origin: Tensor,
     intrinsics: Tensor,
     box: Tensor,
@@ -73,7 +69,7 @@ def nearest_points(
 ) -> dict[str, Tensor]:
     """The `count` grid points of one image with the smallest distances, nearest first.
 
-    pyramid: its maps (C, H, W); origin (3,) metres, camera frame; intrinsics (3, 3); box (4,) crop
+    table: of its pixels; origin (3,) metres, camera frame; intrinsics (3, 3); box (4,) crop
     pixels. Returns points (count, 3), normalised, distances (count,), not clamped; for comparison
     all_distances (M,) of the points in the box, in the grid's order, and first_inputs (8, C) of the
     decoder.
@@ -82,16 +78,11 @@ def nearest_points(
     pixels = project((grid / config.scale + origin)[None], intrinsics[None])[0]
     inside = candidates(pixels, box, count)
     points, pixels = grid[inside], pixels[inside]
-    first = mlp.layers[0]
-    if not isinstance(first, nn.Linear):
-        raise TypeError("the first layer must be linear")
-    table = PixelTable(pyramid, first, config.input_size)
-    distances = dense_distances(decoder, mlp, table, points, pixels)
+    distances = dense_distances(decoder, table, points, pixels)
     order = torch.sort(distances.abs(), stable=True).indices[:count]
-    features = features_at(mlp, table, pixels[:8])
     return {
         "points": points[order],
         "distances": distances[order],
         "all_distances": distances,
-        "first_inputs": decoder_input(features, points[:8]),
+        "first_inputs": decoder_input(table.read(pixels[:8]), points[:8]),
     }

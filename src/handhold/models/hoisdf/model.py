@@ -18,6 +18,7 @@ from handhold.errors import InputError
 from handhold.hand.model import HandModel
 from handhold.models.hoisdf.field import (
     CODE,
+    PixelTables,
     SDFDecoder,
     decoder_input,
     density,
@@ -237,8 +238,9 @@ class HOISDF(nn.Module):
         features |= self._supervised(batch, pyramid, seen)
 
         # points near the surfaces, and the features at them (section 3.3)
-        hand = self._points("hand", batch, pyramid, seen)
-        thing = self._points("object", batch, pyramid, seen)
+        tables = PixelTables(pyramid, self.sdf_mlp, config.input_size)
+        hand = self._points("hand", batch, tables, seen)
+        thing = self._points("object", batch, tables, seen)
         # every point also asks the other's field: a hint of what is there, without gradient
         shift = config.scale * (given(batch, "object_center") - given(batch, "root"))[:, None]
         hand_hints = self._cross("hand", thing, thing["points"] + shift, seen)
@@ -313,17 +315,17 @@ class HOISDF(nn.Module):
         return features
 
     def _points(
-        self, target: str, batch: Batch, pyramid: list[Tensor], seen: dict[str, Tensor]
+        self, target: str, batch: Batch, tables: PixelTables, seen: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """The pose stage's normalised points (B, N, 3), and of each: distances (B, N), clamped,
         sdf_features for the fields, features for the tokens."""
         config = self.config
         points, distances = getattr(batch, f"{target}_query_points", None), None
         if points is None:
-            points, distances = self._search(target, batch, pyramid, seen)
+            points, distances = self._search(target, batch, tables, seen)
         else:
             points = points * config.scale
-        read = self._read(batch, pyramid, target, points)
+        read = self._read(batch, tables.pyramid, target, points)
         sdf_features = self.sdf_mlp(read)
         if distances is None:
             distances = self._field(target)(sdf_features, points)
@@ -337,7 +339,7 @@ class HOISDF(nn.Module):
 
     @torch.no_grad()
     def _search(
-        self, target: str, batch: Batch, pyramid: list[Tensor], seen: dict[str, Tensor]
+        self, target: str, batch: Batch, tables: PixelTables, seen: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """The grid points (B, N, 3) in the target's box with the smallest distances (B, N)."""
         config = self.config
@@ -348,8 +350,7 @@ class HOISDF(nn.Module):
             found = nearest_points(
                 config,
                 self._field(target),
-                self.sdf_mlp,
-                [level[index] for level in pyramid],
+                tables.of(index),
                 origin[index],
                 intrinsics[index],
                 boxes[index],
