@@ -161,7 +161,7 @@ def _compare(
             if name == "linear_obj_corner_proj":
                 value = value.flatten(2)
             compare(name, value.movedim(0, -2))
-    compare("position_embedding", network.position_map.expand(len(batch), -1, -1, -1))
+    compare("position_embedding", network.tokens.position_map.expand(len(batch), -1, -1, -1))
     compare("tgt_mask", network.query_mask)
     compare("tokens_appearance", found["appearance"].transpose(1, 2))
     compare("tokens_position", found["position"].transpose(1, 2))

@@ -15,11 +15,12 @@ ORDER = "keypoint_transformer"  # its order of the 21 joints: tip to base per fi
 class KeypointBatch(Batch):
     """A batch with what this method learns from besides.
 
-    object_map (B, M, M): 1 where the crop shows the object, M = half the input size. All in the
-    crop's (mirrored, turned) camera axes, metres: object_rotation (B, 3, 3), object_translation (B,
-    3) relative to the hand's origin (see `KeypointTransformerConfig.output`), object_corners (B, 8,
-    3) of the object's box in its own frame; object_corners2d (B, 8, 2) crop pixels. object_number
-    (B,) int64: YCB's number, -1: no object pose is labelled.
+    object_map (B, M, M), M = half the input size: 1 where the crop shows the object, 0 where not,
+    -1 where nobody knows. All in the crop's (mirrored, turned) camera axes and in metres:
+    object_rotation (B, 3, 3), object_translation (B, 3) from the origin of the hand's joints (see
+    `KeypointTransformerConfig.output`), object_corners (B, 8, 3) of the object's box in its own
+    frame. object_corners2d (B, 8, 2) crop pixels. object_number (B,) int64: YCB's number, -1: no
+    object pose is labelled.
     """
 
     object_map: Tensor | None = None

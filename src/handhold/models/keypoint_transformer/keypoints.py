@@ -5,6 +5,7 @@ Map coordinates: x, y in pixels of the heat map, (0, 0) the centre of its top-le
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -26,13 +27,14 @@ class Slots:
 
 
 def greedy_peaks(
-    maps: Tensor, threshold: Tensor, radius: float, rounds: int
+    maps: Tensor, threshold: Tensor, radius: float, rounds: int | None
 ) -> tuple[Tensor, Tensor]:
-    """The highest pixel above the threshold, then the highest outside its disc, and so on.
+    """The highest pixel above the threshold, then the highest outside its disc, and so on; at most
+    `rounds` of them, None: to the end.
 
     maps (N, H, W), threshold (N,), radius: in pixels, the rim belongs to the disc. Equal values:
-    the first in raster order. Returns xy (N, rounds, 2) in the order found, which is that of
-    falling values, and found (N, rounds) bool. No gradient.
+    the first in raster order. Returns xy (N, K, 2) in the order found, which is that of
+    falling values, and found (N, K) bool. No gradient.
     """
     width = maps.shape[2]
     margin = math.floor(radius)
@@ -44,14 +46,17 @@ def greedy_peaks(
     disc = (dy * across + dx)[dx**2 + dy**2 <= radius**2]  # offsets in `flat`
     places: list[Tensor] = []
     values: list[Tensor] = []
-    for _ in range(rounds):
+    for _ in itertools.count() if rounds is None else range(rounds):
         value, place = flat.max(dim=1, keepdim=True)
+        if rounds is None and not bool((value > threshold[:, None]).any()):
+            break
         places.append(place)
         values.append(value)
         # an exhausted map has its maximum anywhere: the index is kept within bounds
         around = (place + disc).clamp(0, flat.shape[1] - 1)
         flat = flat.scatter(1, around, -math.inf)
-    place, value = torch.cat(places, dim=1), torch.cat(values, dim=1)
+    none = flat.new_zeros(len(maps), 0)
+    place, value = torch.cat((none.long(), *places), dim=1), torch.cat((none, *values), dim=1)
     found = value > threshold[:, None]
     x, y = place % across - margin, place // across - margin
     xy = torch.stack((x, y), dim=-1).to(maps.dtype)
@@ -75,45 +80,32 @@ def predicted_slots(
     return hand, thing
 
 
-def labelled_slots(
-    joints: Tensor,
-    valid: Tensor,
-    object_map: Tensor,
-    threshold: float,
-    radius: float,
-    count: int,
-    object_label: int,
-) -> tuple[Slots, Slots]:
-    """The labelled joints (B, J, 2) with valid (B, J) bool, and points of the labelled object map
-    (B, H, W) of 0 and 255; J <= count.
-
-    A mask is flat: its greedy peaks fill it in raster order, and as in the original the last
-    `count` of them are kept, the last first.
-    """
-    size, joint_count = valid.shape
-    order = torch.arange(1, joint_count + 1, device=valid.device)
-    empty = count - joint_count
-    hand = Slots(
+def labelled_joints(joints: Tensor, valid: Tensor, count: int) -> Slots:
+    """The labelled joints (B, J, 2), J <= count, valid (B, J) bool; their labels: 1 to J."""
+    empty = count - valid.shape[1]
+    number = torch.arange(1, valid.shape[1] + 1, device=valid.device)
+    return Slots(
         xy=F.pad(torch.where(valid[..., None], joints, 0.0), (0, 0, 0, empty)),
         found=F.pad(valid, (0, empty)),
-        label=F.pad(valid * order, (0, empty)),
+        label=F.pad(valid * number, (0, empty)),
     )
-    rounds = _most_peaks(object_map.shape[1:], radius)
-    limit = object_map.new_full((size,), threshold)
-    xy, found = greedy_peaks(object_map, limit, radius, rounds)
+
+
+def labelled_object(mask: Tensor, radius: float, count: int, object_label: int) -> Slots:
+    """Points of the labelled object, mask (B, H, W): what is positive belongs to it.
+
+    A mask is flat: its greedy peaks fill it in raster order. As in the original the last `count` of
+    them are kept, the last first.
+    """
+    flat = (mask > 0).to(mask.dtype)
+    xy, found = greedy_peaks(flat, flat.new_zeros(len(flat)), radius, None)
+    xy = F.pad(xy, (0, 0, 0, max(count - xy.shape[1], 0)))
     number = found.sum(dim=1, keepdim=True)
-    place = torch.arange(count, device=valid.device).expand(size, count)
+    place = torch.arange(count, device=mask.device).expand(len(mask), count)
     taken = torch.where(number > count, number - 1 - place, place)
     kept = place < number
     xy = xy.gather(1, taken[..., None].expand(-1, -1, 2))
-    thing = Slots(xy=torch.where(kept[..., None], xy, 0.0), found=kept, label=kept * object_label)
-    return hand, thing
-
-
-def _most_peaks(shape: torch.Size, radius: float) -> int:
-    """No more discs of half the radius than this lie in the map and its rim (densest packing)."""
-    area = (shape[0] + radius) * (shape[1] + radius)
-    return math.ceil(area * 2 / (math.sqrt(3) * radius**2))
+    return Slots(xy=torch.where(kept[..., None], xy, 0.0), found=kept, label=kept * object_label)
 
 
 def sine_map(size: int, channels: int, temperature: float = 100.0) -> Tensor:

@@ -146,13 +146,15 @@ def map_terms(
     terms = {"heatmap": masked_mean((heat - target) ** 2, valid.any(dim=1))}
     if isinstance(batch, KeypointBatch) and batch.object_map is not None:
         found = prediction.features["object_map"].float()
-        terms["object_map"] = ((found - 255.0 * batch.object_map) ** 2).mean()
+        label = batch.object_map
+        terms["object_map"] = masked_mean((found - 255.0 * label) ** 2, label >= 0)
     return terms
 
 
 def token_targets(prediction: Prediction, batch: Batch, labels: _Labels, reach: float) -> Tensor:
     """The class (B, N) each token shall get: the joint within reach (of several the one nearest to
-    the camera), else none; an object's token on the object: object, else none."""
+    the camera), else none; an object's token on the object: object, else none. -1 where there is no
+    key point, or one of the object where nobody knows the object."""
     features = prediction.features
     xy, kind = features["tokens_xy"].float(), features["tokens_label"]
     last = features["token_logits"].shape[-1] - 1
@@ -163,12 +165,14 @@ def token_targets(prediction: Prediction, batch: Batch, labels: _Labels, reach: 
     near = (away <= reach) & labels.valid[:, None]
     depth = torch.where(near, labels.joints[:, None, :, 2], torch.inf)
     joint = torch.where(near.any(dim=2), depth.argmin(dim=2) + 1, 0)
-    on_object = torch.zeros_like(joint, dtype=torch.bool)
+    on_object = torch.full_like(joint, -1)
     if isinstance(batch, KeypointBatch) and batch.object_map is not None:
         size = batch.object_map.shape[-1]
         x, y = xy.round().long().clamp(0, size - 1).unbind(dim=2)
-        on_object = batch.object_map.flatten(1).gather(1, y * size + x) > 100 / 255
-    return torch.where(kind == last, on_object * last, joint)
+        there = batch.object_map.flatten(1).gather(1, y * size + x)
+        on_object = torch.where(there >= 0, (there > 100 / 255) * last, -1)
+    target = torch.where(kind == last, on_object, joint)
+    return torch.where(features["tokens_found"], target, -1)
 
 
 def token_class(prediction: Prediction, batch: Batch, labels: _Labels, reach: float) -> Tensor:
@@ -176,9 +180,8 @@ def token_class(prediction: Prediction, batch: Batch, labels: _Labels, reach: fl
     logits = prediction.features["token_logits"].float()  # (B, L, N, C)
     target = token_targets(prediction, batch, labels, reach)
     target = target[:, None].expand(logits.shape[:-1])
-    cost = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
-    found = prediction.features["tokens_found"][:, None].expand(logits.shape[:-1])
-    return masked_mean(cost.view(logits.shape[:-1]), found)
+    cost = F.cross_entropy(logits.movedim(-1, 1), target.clamp_min(0), reduction="none")
+    return masked_mean(cost, target >= 0)
 
 
 # ----------------------------------------------------------------------------------------- hand
@@ -204,15 +207,17 @@ def hand_terms(prediction: Prediction, batch: Batch, labels: _Labels) -> dict[st
     cameras = features["cameras"][:, -joints.shape[1] :, None]
     flat = cameras[..., :1] * joints[..., :2] + cameras[..., 1:]
     counted = 21 if "hand_angles" in features else 20
-    mask = labels.solid[:, None, :counted, None] / (2 * counted)
+    half = 1 / (2 * counted)
 
     relative = joints - joints[:, :, WRIST:]
     target = (labels.joints - labels.joints[:, WRIST:])[:, None]
-    error = MM * (relative - target).abs()[:, :, :counted] * mask
-    error2d = (flat - labels.joints2d[:, None]).abs()[:, :, :counted] * mask
+    error = MM * (relative - target).abs()[:, :, :counted]
+    error2d = (flat - labels.joints2d[:, None]).abs()[:, :, :counted]
+    error = error * (half * labels.solid[:, None, :counted, None])
+    error2d = error2d * (half * labels.valid[:, None, :counted, None])
     terms = {
         "joints": masked_mean(_over_layers(error.sum(dim=2)), known),
-        "joints2d": masked_mean(_over_layers(error2d.sum(dim=2)), known),
+        "joints2d": masked_mean(_over_layers(error2d.sum(dim=2)), labels.valid.any(dim=1)),
     }
     shapes = features["shapes"]
     if "hand_angles" in features:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handhold.errors import InputError
@@ -22,13 +21,18 @@ from handhold.hand.model import HandModel
 from handhold.models.keypoint_transformer.batch import ORDER, KeypointBatch
 from handhold.models.keypoint_transformer.keypoints import (
     Slots,
-    labelled_slots,
+    labelled_joints,
+    labelled_object,
     predicted_slots,
-    sine_map,
 )
-from handhold.models.keypoint_transformer.readout import joints_from_vectors, sixd_official
+from handhold.models.keypoint_transformer.readout import (
+    joints_from_vectors,
+    query_mask,
+    sixd_official,
+)
+from handhold.models.keypoint_transformer.tokens import Tokens
 from handhold.models.nn.detr import Decoder, Encoder, Perceptron
-from handhold.models.nn.unet import ResNetMaps, UNetDecoder, point_features
+from handhold.models.nn.unet import ResNetMaps, UNetDecoder
 from handhold.scene import Batch, Prediction
 
 
@@ -88,17 +92,16 @@ class KeypointTransformerConfig:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        for field, length in (("depths", 4), ("widths", 4)):
-            value = tuple(int(v) for v in getattr(self, field))  # JSON has lists
-            object.__setattr__(self, field, value)
-            if len(value) != length or min(value) < 1:
-                raise InputError(f"{name}.{field}: expected {length} positive, found {value}")
-        for field in ("appearance", "object_appearance"):
+        for field in ("depths", "widths", "appearance", "object_appearance"):
             value = getattr(self, field)
-            if value is not None:
-                object.__setattr__(self, field, tuple(int(v) for v in value))
-                if any(v < 1 for v in value):
-                    raise InputError(f"{name}.{field}: expected positive, found {value}")
+            if field == "object_appearance" and value is None:
+                continue
+            value = tuple(int(v) for v in value or ())  # JSON has lists
+            object.__setattr__(self, field, value)
+            fits = len(value) == 4 or field in ("appearance", "object_appearance")
+            if not fits or any(v < 1 for v in value):
+                wanted = "four positive" if field in ("depths", "widths") else "positive"
+                raise InputError(f"{name}.{field}: expected {wanted} numbers, found {value}")
         choices: dict[str, tuple[str, ...]] = {
             "decoder": ("small", "big"),
             "output": ("angles", "vectors"),
@@ -121,14 +124,17 @@ class KeypointTransformerConfig:
                 f"{name}.code_width: expected a multiple of 4 below dim {self.dim}, "
                 f"found {self.code_width}"
             )
-        for field in ("stem_width", "pyramid_width", "feedforward", "encoder_layers"):
+        for field in (
+            "stem_width",
+            "pyramid_width",
+            "feedforward",
+            "encoder_layers",
+            "decoder_layers",
+        ):
             if getattr(self, field) < 1:
                 raise InputError(f"{name}.{field}: expected positive, found {getattr(self, field)}")
-        if self.decoder_layers < 1 or not 1 <= self.object_levels <= 5:
-            raise InputError(
-                f"{name}: expected decoder_layers from 1 and object_levels 1 to 5, found "
-                f"{self.decoder_layers}, {self.object_levels}"
-            )
+        if not 1 <= self.object_levels <= 5:
+            raise InputError(f"{name}.object_levels: expected 1 to 5, found {self.object_levels}")
         if not 0 <= self.dropout < 1 or self.radius < 1:
             raise InputError(
                 f"{name}: expected dropout in 0..1 and radius from 1, found {self.dropout}, "
@@ -185,30 +191,9 @@ class KeypointTransformerConfig:
         }
 
 
-def query_mask(config: KeypointTransformerConfig) -> Tensor:
-    """(Q, Q) bool, True where the row's query may not see the column's (paper section 3.2).
-
-    The queries of a finger see each other, global rotations and shape themselves; in "angles" all
-    of these see the object, too. The object sees everything.
-    """
-    rows, size = config.rows, config.hand_queries
-    mask = torch.ones(rows["all"], rows["all"], dtype=torch.bool)
-    mask.fill_diagonal_(False)
-    finger = 3 if config.output == "angles" else 4
-    for hand in range(config.hands):
-        first = hand * size + (1 if config.output == "angles" else 0)
-        for start in range(first, (hand + 1) * size, finger):
-            mask[start : start + finger, start : start + finger] = False
-    if config.output == "angles":
-        mask[:, rows["object_rotation"] :] = False
-    mask[rows["shape"] + 1 :] = False
-    return mask
-
-
 class KeypointTransformer(nn.Module):
     """The network. hand: the right hand model, None: the free hand of the package."""
 
-    position_map: Tensor
     query_mask: Tensor
 
     def __init__(
@@ -227,14 +212,8 @@ class KeypointTransformer(nn.Module):
         )
         width = config.pyramid_width if config.decoder == "small" else None
         self.decoder = UNetDecoder(self.backbone.channels, width, ("heatmap", "object_map"))
-        dim, levels = config.dim, self.decoder.channels
-        look = dim - config.code_width
-        hidden = config.object_appearance
-        if hidden is None:
-            hidden = (512, 256, 256) if config.decoder == "small" else (1024, 512, 256)
-        coarse = sum(levels[-config.object_levels :])
-        self.appearance = Perceptron((sum(levels), *config.appearance, look), last_relu=True)
-        self.object_appearance = Perceptron((coarse, *hidden, look), last_relu=True)
+        self.tokens = Tokens(config, self.decoder.channels)
+        dim = config.dim
         layers = (dim, config.heads, config.feedforward, config.dropout)
         self.encoder = Encoder(config.encoder_layers, *layers)
         self.reader = Decoder(config.decoder_layers, *layers)
@@ -251,9 +230,10 @@ class KeypointTransformer(nn.Module):
         if config.object_from_left:
             self.left_translation_head = Perceptron((dim, dim, dim, 3))
         self.hand_type = Perceptron((self.backbone.channels[-1], 512, 2))
-        code = sine_map(config.map_size, config.code_width)
-        self.register_buffer("position_map", code, persistent=False)
         self.register_buffer("query_mask", query_mask(config), persistent=False)
+        # While training: key points of the labels, as in the original's first 25 epochs (HO-3D).
+        # Later a recipe switches it off. Not part of the weights.
+        self.labelled_keypoints = True
         _initialise(self)
 
     def forward(
@@ -261,14 +241,14 @@ class KeypointTransformer(nn.Module):
         batch: Batch,
         capture: dict[str, Tensor] | None = None,
         *,
-        labelled: bool = False,
+        labelled: bool | None = None,
     ) -> Prediction:
         """Predict B right hands and their objects; needs `image` of the batch.
 
         labelled: take key points from `joints2d` and `object_map` of the batch instead of the
-        predicted maps (first epochs of training, while the maps show nothing). capture: receives
-        every named activation, batch first. Raises InputError for images of another size and
-        missing labels.
+        predicted maps, which show nothing at first; None: while training, where the batch has them
+        and `labelled_keypoints` is set. capture: receives every named activation, batch first.
+        Raises InputError for images of another size and missing labels.
 
         In the prediction: joints2d by the weak-perspective camera; features for the loss and the
         processor, L decoder layers, the last of which counts: heatmap, object_map (B, M, M), 0 to
@@ -286,8 +266,10 @@ class KeypointTransformer(nn.Module):
             )
         maps = self.backbone(batch.image)
         pyramid, found_maps = self.decoder(maps)
+        if labelled is None:
+            labelled = self.training and self.labelled_keypoints and batch.joints2d is not None
         hand, thing = self._slots(found_maps, batch, labelled)
-        tokens = self._tokens(list(pyramid.values()), hand, thing)
+        tokens = self.tokens(list(pyramid.values()), hand, thing)
 
         # Without any key point the padding takes its place.
         padding = ~tokens["found"] & tokens["found"].any(dim=1, keepdim=True)
@@ -325,62 +307,22 @@ class KeypointTransformer(nn.Module):
     def _slots(self, maps: dict[str, Tensor], batch: Batch, labelled: bool) -> tuple[Slots, Slots]:
         """Places of hand and object tokens, `count` of each."""
         config = self.config
-        label = config.classes - 1
-        if not labelled:
+        mask = batch.object_map if isinstance(batch, KeypointBatch) else None
+        make = (config.radius, config.count, config.classes - 1)
+        if not labelled or mask is None:
             limits = (config.hand_threshold, config.object_threshold)
-            return predicted_slots(
-                maps["heatmap"], maps["object_map"], limits, config.radius, config.count, label
-            )
-        if batch.joints2d is None or not isinstance(batch, KeypointBatch):
-            raise InputError("labelled key points: need batch.joints2d and a KeypointBatch")
-        joints = reorder(batch.joints2d, "canonical", ORDER) / 2  # map pixels
-        valid = torch.ones_like(joints[..., 0], dtype=torch.bool)
-        if batch.joints2d_valid is not None:
-            valid = reorder(batch.joints2d_valid[..., None], "canonical", ORDER)[..., 0].bool()
-        mask = batch.object_map
-        mask = torch.zeros_like(maps["heatmap"]) if mask is None else 255.0 * mask
-        threshold = config.object_threshold
-        return labelled_slots(joints, valid, mask, threshold, config.radius, config.count, label)
-
-    def _tokens(self, levels: list[Tensor], hand: Slots, thing: Slots) -> dict[str, Tensor]:
-        """xy (B, N, 2), found (B, N), label (B, N), appearance (B, N, C), position (B, N, C'),
-        tokens (B, N, dim): hand, then object, then padding at pixel (0, 0)."""
-        config = self.config
-        middle = (config.map_size - 1) / 2
-        count = config.count
-        # one more place at pixel (0, 0): all padding looks like it
-        corner = torch.zeros_like(hand.xy[:, :1])
-        hand_grid = (torch.cat((hand.xy, corner), dim=1) - middle) / middle
-        look = self.appearance(point_features(levels, hand_grid))
-        look, padding = look[:, :count], look[:, count:]
-        object_grid = (thing.xy - middle) / middle
-        coarse = levels[-config.object_levels :]
-        thing_look = self.object_appearance(point_features(coarse, object_grid))
-        look = torch.cat((look, thing_look), dim=1)
-        found = torch.cat((hand.found, thing.found), dim=1)
-        look = torch.where(found[..., None], look, padding)
-        xy = torch.cat((hand.xy, thing.xy), dim=1)
-        label = torch.cat((hand.label, thing.label), dim=1)
-
-        order = torch.argsort(found.to(torch.uint8), dim=1, descending=True, stable=True)
-        wide = order[..., None]
-        xy, look = xy.gather(1, wide.expand_as(xy)), look.gather(1, wide.expand_as(look))
-        grid = (xy - middle) / middle
-        code = F.grid_sample(
-            self.position_map.to(look.dtype).expand(len(xy), -1, -1, -1),
-            grid[:, None].to(look.dtype),
-            mode="nearest",
-            align_corners=True,
-        )
-        code = code.squeeze(2).transpose(1, 2)
-        return {
-            "xy": xy,
-            "found": found.gather(1, order),
-            "label": label.gather(1, order),
-            "appearance": look,
-            "position": code,
-            "tokens": torch.cat((look, code), dim=2),
-        }
+            hand, thing = predicted_slots(maps["heatmap"], maps["object_map"], limits, *make)
+        else:
+            hand = thing = labelled_object(mask, *make)
+        if labelled:
+            if batch.joints2d is None:
+                raise InputError("labelled key points: need batch.joints2d, found None")
+            joints = reorder(batch.joints2d, "canonical", ORDER) / 2  # map pixels
+            valid = torch.ones_like(joints[..., 0], dtype=torch.bool)
+            if batch.joints2d_valid is not None:
+                valid = reorder(batch.joints2d_valid[..., None], "canonical", ORDER)[..., 0].bool()
+            hand = labelled_joints(joints, valid, config.count)
+        return hand, thing
 
     def _memory_mask(self, label: Tensor) -> Tensor:
         """(B * heads, Q, N) bool: the query of the object's rotation sees the object only, where

@@ -29,8 +29,8 @@ DROPPED = (r"norm1\.(weight|bias)", r"linear_hand_type\.layers\.\d\.(weight|bias
 _DECODER = r"decoder_net\.(?:resnet_decoder\.)?"
 _STRIDE = {1: 16, 2: 8, 3: 4, 4: 2}  # of the original's numbers
 _HEADS = {
-    "linear1": "appearance",
-    "linear1_obj": "object_appearance",
+    "linear1": "tokens.appearance",
+    "linear1_obj": "tokens.object_appearance",
     "linear_class": "token_class",
     "linear_pose": "hand_head",
     "linear_joint_vecs": "hand_head",
@@ -100,7 +100,7 @@ def config_for(entries: Mapping[str, Tensor]) -> KeypointTransformerConfig:
         rows = len(entries["queries.weight"])
         classes = len(entries["token_class.layers.3.weight"])
         dim = entries["queries.weight"].shape[1]
-        look = entries["appearance.layers.3.weight"].shape[0]
+        look = entries["tokens.appearance.layers.3.weight"].shape[0]
         wide = entries["encoder.layers.0.widen.weight"].shape[0]
     except KeyError as error:
         raise WeightsError(f"no Keypoint Transformer: the checkpoint lacks {error}") from error

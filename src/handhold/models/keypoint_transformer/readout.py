@@ -1,10 +1,35 @@
-"""From the heads' numbers to rotations and joints."""
+"""The queries' view of each other, and from the heads' numbers to rotations and joints."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from handhold.models.keypoint_transformer.model import KeypointTransformerConfig
+
+
+def query_mask(config: KeypointTransformerConfig) -> Tensor:
+    """(Q, Q) bool, True where the row's query may not see the column's (paper section 3.2).
+
+    The queries of a finger see each other, global rotations and shape themselves; in "angles" all
+    of these see the object, too. The object sees everything.
+    """
+    rows, size = config.rows, config.hand_queries
+    mask = torch.ones(rows["all"], rows["all"], dtype=torch.bool)
+    mask.fill_diagonal_(False)
+    finger = 3 if config.output == "angles" else 4
+    for hand in range(config.hands):
+        first = hand * size + (1 if config.output == "angles" else 0)
+        for start in range(first, (hand + 1) * size, finger):
+            mask[start : start + finger, start : start + finger] = False
+    if config.output == "angles":
+        mask[:, rows["object_rotation"] :] = False
+    mask[rows["shape"] + 1 :] = False
+    return mask
 
 
 def sixd_official(sixd: Tensor) -> Tensor:
