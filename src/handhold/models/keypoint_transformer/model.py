@@ -50,7 +50,7 @@ class KeypointTransformerConfig:
     added, although labels (HO-3D's too) are compared without it, so that the losses on angles and
     on joints contradict each other; True is sound, and what UniHOPE's authors set.
     two_hands: queries and joint classes of both hands stay in the network although only the right
-    one is read (original code); False: those of one hand (the tables of UniHOPE speak of a single hand).
+    one is read (original code); False: those of one hand (as the tables of UniHOPE say).
     object_rotation: "official" divides the third column by the length of the second vector instead
     of that of the cross product, which gives no rotation unless both vectors are perpendicular;
     "orthonormal" is Zhou et al.'s.
