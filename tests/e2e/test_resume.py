@@ -42,8 +42,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _start(data: Path, out: Path, *extra: str) -> subprocess.Popen[str]:
     words = ["train", "hand-detector", "--data", f"shards:{data}", "--out", str(out)]
     words += ["--steps", "24", "--batch-size", "4", "--workers", "0", "--seed", "5"]
-    words += ["--checkpoint-steps", "4", "--network", "input_size=64", "width=16", "stem=8"]
-    words += ["channels=[8,16,16,16]", "blocks=[1,1,1,1]", *extra]
+    words += ["--checkpoint-steps", "4", "--network", "input_size=64", "width=16", *extra]
     return subprocess.Popen(
         [sys.executable, "-m", "handhold.cli.main", *words],
         stdout=subprocess.PIPE,

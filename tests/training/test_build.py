@@ -21,6 +21,7 @@ from handhold.training.module import make_optimizer
 
 TINY: dict[str, Any] = {
     "input_size": 64,
+    "block": "basic",
     "stem_width": 8,
     "widths": [8, 16, 16, 24],
     "depths": [1, 1, 1, 1],

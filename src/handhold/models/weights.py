@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from handhold.errors import InputError, MissingFileError, WeightsError
+from handhold.models.hub import local_file
 
 FORMAT = "handhold-1"
 _SHOWN = 6  # keys named in a message
@@ -112,11 +113,12 @@ def write_weights(
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """Read a file of `save_weights`; float16 becomes float32.
+    """Read a file of `save_weights`, on disk or on a hub (`hub.local_file`); float16 becomes
+    float32.
 
     Raises MissingFileError, WeightsError where it is no such file or holds NaN.
     """
-    path = Path(path)
+    path = local_file(path)
     if not path.is_file():
         raise MissingFileError(f"{path}: no such weights file")
     try:

@@ -37,7 +37,9 @@ class TrainConfig:
     or "ho3d". augmentation: changes to the method's. mano: folder with the official files whose
     hand is the target (None: the free hand). backgrounds: folder of photos without hands, for
     behind synthetic scenes and beside the detector's photos; the last eighth is kept for
-    validation. pairs: use UniHOPE's second images (the photo without the object).
+    validation. backbone: file with a backbone's ImageNet weights to start with (`load_lite`).
+    frozen: beginnings of the names of modules that stay as they are, their BatchNorm included.
+    pairs: use UniHOPE's second images (the photo without the object).
     data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", each optionally "=weight".
     validation: the same without weights; empty: what the training data hold out.
 
@@ -65,6 +67,8 @@ class TrainConfig:
     network: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     pairs: bool = False
+    backbone: str | None = None
+    frozen: tuple[str, ...] = ()
     data: tuple[str, ...] = ("synthetic",)
     validation: tuple[str, ...] = ()
     start_from: str | None = None
@@ -96,7 +100,7 @@ class TrainConfig:
     log_steps: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("data", "validation"):
+        for name in ("data", "validation", "frozen"):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple([value] if isinstance(value, str) else value))
         if not self.data:

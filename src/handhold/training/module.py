@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handhold.errors import TrainingError
+from handhold.errors import InputError, TrainingError
 from handhold.training.config import TrainConfig
 from handhold.training.tasks import Task
 
@@ -66,6 +66,22 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
     )
 
 
+def frozen_modules(network: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
+    """The modules whose names begin with one of `names`, in eval mode and without gradients.
+
+    Raises InputError for a beginning that no module has.
+    """
+    found = []
+    for name in names:
+        part = [m for n, m in network.named_modules() if n == name or n.startswith(f"{name}.")]
+        if not part:
+            raise InputError(f"TrainConfig.frozen: no module's name begins with {name!r}")
+        found += part
+    for module in found:
+        module.eval().requires_grad_(False)
+    return found
+
+
 class TrainingModule(lightning.LightningModule):
     """Trains `task.network` on batches by step number.
 
@@ -93,6 +109,7 @@ class TrainingModule(lightning.LightningModule):
         self._keys: tuple[str, ...] = ()
         self._optimizer_state = None
         self.ema = Ema(self.network, config.ema) if config.ema else None
+        self._frozen = frozen_modules(self.network, config.frozen)
         if config.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if state is not None:
@@ -100,6 +117,13 @@ class TrainingModule(lightning.LightningModule):
             self._optimizer_state = state["optimizer"]
             if self.ema is not None:
                 self.ema.values = state["ema"]
+
+    def train(self, mode: bool = True) -> TrainingModule:
+        """As usual, but frozen modules keep their statistics."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     # ---- what Lightning calls, in the order of a step ----
 

@@ -29,7 +29,7 @@ def _small(model: str, changes: dict[str, Any]) -> TrainConfig:
         "schedule": "cosine",
         "warmup": 100,
         "ema": 0.999,
-        "clip_norm": 1000.0,
+        "clip_norm": 100.0,
         "channels_last": True,
         "workers": 1,
     }

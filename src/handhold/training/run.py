@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from handhold.errors import HandholdError, TrainingError
+from handhold.models.nn.efficientnet import load_lite
 from handhold.training.callbacks import Clock, Keeper, Report
 from handhold.training.checkpoints import (
     CHECKPOINT_NAME,
@@ -28,6 +29,9 @@ from handhold.training.curves import Row
 from handhold.training.module import TrainingModule
 from handhold.training.stream import BatchStream, loader
 from handhold.training.tasks import Task
+
+# under these names networks keep the stages of a backbone that starts from ImageNet
+BACKBONES = ("", "backbone.", "backbone.hand_", "backbone.object_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,10 @@ def train(
 
     torch.manual_seed(config.seed)  # the first weights
     method = task(config)
+    if earlier is None and config.backbone is not None:
+        count = load_lite(method.network, config.backbone, BACKBONES)
+        if console:
+            console.print(f"{count} tensors of the backbone from {config.backbone}")
     if earlier is None and config.start_from is not None:
         fresh_names = start_from(config.start_from, method.network)
         if console:

@@ -2,9 +2,10 @@
 object.
 
 Design: one location per cell at strides 8, 16 and 32 (anchor-free, Tian et al. 2019, FCOS), soft
-dynamic assignment of locations to hands (Lyu et al. 2022, RTMDet; see `loss`), cross-stage backbone
-with a two-way pyramid. A box is that of the 21 joints: `joint_box`. The network learns it grown by
-`box_growth`, so that it covers the outline too, and `HandDetector.detect` shrinks it back.
+dynamic assignment of locations to hands (Lyu et al. 2022, RTMDet; see `loss`), EfficientNet-Lite0
+up to its sixth group of blocks with a two-way pyramid. A box is that of the 21 joints: `joint_box`.
+The network learns it grown by `box_growth`, so that it covers the outline too, and
+`HandDetector.detect` shrinks it back.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from handhold.errors import InputError
+from handhold.models.nn.efficientnet import CHANNELS, GROUPS, DepthwiseConv, LiteStem, lite_stage
 from handhold.scene import _Tensors  # the shared way of moving tensors
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
-    """input_size: long edge in pixels of the letterboxed photo, a multiple of 32. stem:
-    channels at stride 2. channels, blocks: width and number of residual pairs at strides 4, 8,
-    16, 32. width: channels of the pyramid. box_growth: boxes are learned grown by this factor.
+    """input_size: long edge in pixels of the letterboxed photo, a multiple of 32. width: channels
+    of the pyramid. box_growth: boxes are learned grown by this factor.
     score_threshold, max_hands: what `detect` returns. overlap: of two boxes of the same side
     with a larger IoU the weaker one goes; overlap_other_side: for two sides; containment: so
     does one of the same side with a larger share of its own area inside, a part of a hand taken
@@ -33,9 +34,6 @@ class DetectorConfig:
     """
 
     input_size: int = 320
-    stem: int = 16
-    channels: tuple[int, int, int, int] = (24, 64, 112, 192)
-    blocks: tuple[int, int, int, int] = (1, 2, 2, 1)
     width: int = 64
     box_growth: float = 1.25
     score_threshold: float = 0.35
@@ -56,9 +54,6 @@ class DetectorConfig:
                 )
         if self.max_hands < 1 or self.box_growth < 1:
             raise InputError("DetectorConfig: max_hands and box_growth must be at least 1")
-        # JSON gives lists back
-        object.__setattr__(self, "channels", tuple(self.channels))
-        object.__setattr__(self, "blocks", tuple(self.blocks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +76,13 @@ class DetectorPrediction(_Tensors):
     features: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
-def _conv(inputs: int, outputs: int, size: int = 1, stride: int = 1, groups: int = 1) -> nn.Module:
-    conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
+def _conv(inputs: int, outputs: int, size: int = 1, stride: int = 1) -> nn.Module:
+    return _normed(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False))
+
+
+def _normed(conv: nn.Conv2d) -> nn.Module:
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))
 
 
 class _Residual(nn.Module):
@@ -132,9 +130,9 @@ class _Branch(nn.Module):
     def __init__(self, width: int, start: Sequence[float]) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _conv(width, width, 5, groups=width),
+            _normed(DepthwiseConv(width, 5)),
             _conv(width, width),
-            _conv(width, width, 5, groups=width),
+            _normed(DepthwiseConv(width, 5)),
             _conv(width, width),
         )
         self.out = nn.Conv2d(width, len(start), 1)
@@ -156,19 +154,12 @@ class HandDetectorNetwork(nn.Module):
     def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__()
         self.config = config or DetectorConfig()
-        c4, c8, c16, c32 = self.config.channels
-        n4, n8, n16, n32 = self.config.blocks
         d = self.config.width
-        self.shallow_channels = (c8, c16, c32)
-        self.stem = nn.Sequential(
-            _conv(3, self.config.stem, 3, 2), _conv(self.config.stem, c4, 3, 2)
-        )
-        self.stage4 = _CrossStage(c4, c4, n4)
-        self.stage8 = nn.Sequential(_conv(c4, c8, 3, 2), _CrossStage(c8, c8, n8))
-        self.stage16 = nn.Sequential(_conv(c8, c16, 3, 2), _CrossStage(c16, c16, n16))
-        self.stage32 = nn.Sequential(
-            _conv(c16, c32, 3, 2), _CrossStage(c32, c32, n32), _Context(c32)
-        )
+        self.shallow_channels = (CHANNELS[2], CHANNELS[3], GROUPS[5][1])
+        self.stem = LiteStem()
+        self.stage1, self.stage2, self.stage3 = lite_stage(1), lite_stage(2), lite_stage(3)
+        self.stage4 = lite_stage(4, groups=1)
+        self.context = _Context(GROUPS[5][1])
         self.lateral = nn.ModuleList(_conv(width, d) for width in self.shallow_channels)
         self.top_down = nn.ModuleList(_CrossStage(2 * d, d, 1) for _ in range(2))
         self.shrink = nn.ModuleList(_conv(d, d, 3, 2) for _ in range(2))
@@ -179,10 +170,9 @@ class HandDetectorNetwork(nn.Module):
 
     def backbone(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps before the pyramid at strides 8, 16, 32 of (B, 3, H, W) images in 0..1."""
-        x = self.stage4(self.stem((image - 0.45) * 4.0))
-        x8 = self.stage8(x)
-        x16 = self.stage16(x8)
-        return x8, x16, self.stage32(x16)
+        x8 = self.stage2(self.stage1(self.stem(image)))
+        x16 = self.stage3(x8)
+        return x8, x16, self.context(self.stage4(x16))
 
     def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Three levels (B, width, H, W), strides 8, 16, 32."""

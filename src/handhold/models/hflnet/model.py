@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from handhold.errors import InputError
 from handhold.hand.model import HandModel
 from handhold.models.nn.attention import MapAttention
+from handhold.models.nn.efficientnet import CHANNELS, LiteStem, lite_stage
 from handhold.models.nn.fpn import Pyramid
 from handhold.models.nn.hourglass import Hourglass
 from handhold.models.nn.mano_head import ManoHead
@@ -35,8 +36,9 @@ JOINTS = 21
 class HFLNetConfig:
     """The network's make. Defaults: HFL-Net as UniHOPE's authors retrained it (8 heads, 128).
 
-    input_size: side of the crop. block, depths, widths: the ResNet's stages. stem_width,
-    stem_kernel. slope, object_slope: of the LeakyReLU, the latter in the object head.
+    input_size: side of the crop. block, depths, widths: the ResNet's stages ("lite": those of
+    EfficientNet-Lite0, which has its own). stem_width, stem_kernel. slope, object_slope: of the
+    LeakyReLU, the latter in the object head.
     pyramid_width: channels of the pyramid and of everything after it. roi_size: cells of a RoI
     crop. sampling_ratio: samples per cell and axis, 0: as many as the box needs (legacy).
     heads: of the attention; 4 in the original repository, 8 in UniHOPE's copy: the same weights
@@ -48,11 +50,13 @@ class HFLNetConfig:
     init: "official" starts heads almost at zero (convolutions N(0, 0.001), linear N(0, 0.01));
     "kaiming" suits training without a pretrained backbone.
     The following are ours and off by default. global_context: the pooled c5 of the hand also goes
-    to the hand model's head. object_classes: a classifier of the object's RoI crop, 0 for none.
+    to the hand model's head, that of the object to the object classifier (and UniHOPE's switch).
+    object_classes: a classifier of the object's RoI crop, 0 for none. pyramid_norm: a BatchNorm
+    behind each pyramid, so that what follows starts at unit scale.
     """
 
     input_size: int = 256
-    block: Literal["bottleneck", "basic"] = "bottleneck"
+    block: Literal["bottleneck", "basic", "lite"] = "bottleneck"
     depths: tuple[int, int, int, int] = (3, 4, 6, 3)
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     stem_width: int = 64
@@ -72,6 +76,7 @@ class HFLNetConfig:
     init: Literal["official", "kaiming"] = "official"
     global_context: bool = False
     object_classes: int = 0
+    pyramid_norm: bool = False
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -80,8 +85,9 @@ class HFLNetConfig:
             object.__setattr__(self, field, values)  # lists come from JSON
             if len(values) != length or min(values) < 1:
                 raise InputError(f"{name}.{field}: expected {length} positive, found {values}")
-        if self.block not in BLOCKS:
-            raise InputError(f"{name}.block: expected one of {tuple(BLOCKS)}, found {self.block!r}")
+        if self.block not in (*BLOCKS, "lite"):
+            known = ", ".join((*BLOCKS, "lite"))
+            raise InputError(f"{name}.block: expected one of {known}, found {self.block!r}")
         if self.input_size < 32 or self.input_size % 32:
             raise InputError(
                 f"{name}.input_size: expected a multiple of 32, found {self.input_size}"
@@ -108,6 +114,13 @@ class HFLNetConfig:
                 "must be positive"
             )
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of c2, c3, c4, c5."""
+        if self.block == "lite":
+            return CHANNELS[1:]
+        return tuple(width * BLOCKS[self.block].expansion for width in self.widths)
+
     @classmethod
     def original(cls) -> HFLNetConfig:
         """As in the authors' repository: 256 pixels, 4 heads, wrist-centred hand."""
@@ -121,11 +134,7 @@ class HFLNetConfig:
 
 SMALL = {
     "input_size": 128,
-    "block": "basic",
-    "depths": (1, 1, 2, 2),
-    "widths": (32, 64, 128, 192),
-    "stem_width": 32,
-    "stem_kernel": 3,
+    "block": "lite",
     "pyramid_width": 64,
     "roi_size": 16,
     "sampling_ratio": 2,
@@ -137,6 +146,7 @@ SMALL = {
     "init": "kaiming",
     "global_context": True,
     "object_classes": 21,
+    "pyramid_norm": True,
 }
 
 
@@ -146,22 +156,27 @@ class TwoStreamBackbone(nn.Module):
 
     def __init__(self, config: HFLNetConfig) -> None:
         super().__init__()
-        out = [w * BLOCKS[config.block].expansion for w in config.widths]
+        out = config.channels
 
         def make(index: int, channels_in: int) -> nn.Sequential:
+            if config.block == "lite":
+                return lite_stage(index + 1)
             depth, width = config.depths[index], config.widths[index]
             stride = 1 if index == 0 else 2
             return stage(config.block, channels_in, width, depth, stride, config.slope)
 
-        self.stem = Stem(config.stem_width, config.stem_kernel, config.slope)
+        if config.block == "lite":
+            self.stem = LiteStem()
+        else:
+            self.stem = Stem(config.stem_width, config.stem_kernel, config.slope)
         self.stage1 = make(0, config.stem_width)
         self.hand_stage2 = make(1, out[0])
         self.object_stage2 = make(1, out[0])
         self.hand_stage3 = make(2, out[1])
         self.object_stage3 = make(2, out[1])
         self.stage4 = make(3, out[2])
-        self.hand_pyramid = Pyramid(out, config.pyramid_width)
-        self.object_pyramid = Pyramid(out, config.pyramid_width)
+        self.hand_pyramid = Pyramid(out, config.pyramid_width, norm=config.pyramid_norm)
+        self.object_pyramid = Pyramid(out, config.pyramid_width, norm=config.pyramid_norm)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, 3, S, S) -> stem, c2 (shared), c3, c4, c5 and P2 of both streams."""
@@ -260,19 +275,20 @@ class HandObjectNetwork(nn.Module):
     def __init__(self, config: HFLNetConfig, hand: HandModel | None) -> None:
         super().__init__()
         width = config.pyramid_width
-        channels5 = config.widths[3] * BLOCKS[config.block].expansion
-        encoded = 4 * width + (channels5 if config.global_context else 0)
+        context = config.channels[3] if config.global_context else 0
         self.hand = HandModel.free() if hand is None else hand
         self.backbone = TwoStreamBackbone(config)
         self.hand_attention = MapAttention(2 * width, config.heads, config.mlp_ratio)
         self.object_attention = MapAttention(width, config.heads, config.mlp_ratio)
         self.hand_head = HandHead(config)
         self.hand_encoder = HandEncoder(config)
-        self.mano_head = ManoHead(encoded, config.mano_widths, config.slope)
+        self.mano_head = ManoHead(4 * width + context, config.mano_widths, config.slope)
         self.object_head = ObjectHead(width, config.object_slope, config.coord_factor)
         self.classifier = None
         if config.object_classes:
-            self.classifier = ObjectClassifier(width, config.object_classes, config.object_slope)
+            self.classifier = ObjectClassifier(
+                width, config.object_classes, config.object_slope, context
+            )
 
 
 class HFLNet(HandObjectNetwork):
@@ -302,7 +318,8 @@ class HFLNet(HandObjectNetwork):
 
         fused_object = self.object_attention(y, z)
         thing = self.object_head(fused_object)
-        classes = None if self.classifier is None else self.classifier(y)
+        context = pooled(maps["c5_obj"], self.config)
+        classes = None if self.classifier is None else self.classifier(y, context)
 
         if capture is not None:
             capture.update(maps | hand | thing)
@@ -372,15 +389,22 @@ def roi_crops(maps: dict[str, Tensor], batch: Batch, config: HFLNetConfig) -> di
     }
 
 
+def pooled(c5: Tensor, config: HFLNetConfig) -> Tensor | None:
+    """The mean (B, C) of a stream's c5, where heads look at it."""
+    return c5.mean((2, 3)) if config.global_context else None
+
+
 def predict_hand(
     network: HandObjectNetwork, config: HFLNetConfig, feature: Tensor, c5: Tensor
 ) -> dict[str, Tensor]:
     """Fused feature (B, C, R, R) -> activations and results of hand head, encoder, hand model."""
     found = network.hand_head(feature)
     encoding = network.hand_encoder(found["heatmaps"], found["hand_encoding"])
-    context = (c5.mean((2, 3)),) if config.global_context else ()
+    context = pooled(c5, config)
     found |= {"mano_encoding": encoding}
-    found |= network.mano_head(torch.cat((encoding, *context), dim=1))
+    found |= network.mano_head(
+        encoding if context is None else torch.cat((encoding, context), dim=1)
+    )
     posed = network.hand(
         found["rotations"], found["shape"], rotation_type="matrix", center=config.mano_center
     )

@@ -43,15 +43,17 @@ class ObjectHead(nn.Module):
 
 
 class ObjectClassifier(nn.Module):
-    """Which object of the catalogue the RoI crop shows (not in the papers)."""
+    """Which object of the catalogue the RoI crop shows (not in the papers). context: channels of a
+    vector about the whole crop that it is also told, 0 for none."""
 
-    def __init__(self, width: int, classes: int, slope: float) -> None:
+    def __init__(self, width: int, classes: int, slope: float, context: int = 0) -> None:
         super().__init__()
         self.slope = slope
         self.conv = nn.Conv2d(width, 2 * width, 3, 2, 1)
         self.norm = nn.BatchNorm2d(2 * width)
-        self.out = nn.Linear(2 * width, classes)
+        self.out = nn.Linear(2 * width + context, classes)
 
-    def forward(self, crop: Tensor) -> Tensor:
-        x = F.leaky_relu(self.norm(self.conv(crop)), self.slope)
-        return self.out(x.mean((2, 3))).float()
+    def forward(self, crop: Tensor, context: Tensor | None = None) -> Tensor:
+        """crop (B, C, R, R), context (B, context) -> logits (B, classes) float32."""
+        x = F.leaky_relu(self.norm(self.conv(crop)), self.slope).mean((2, 3))
+        return self.out(x if context is None else torch.cat((x, context), dim=1)).float()

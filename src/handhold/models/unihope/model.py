@@ -25,11 +25,11 @@ from handhold.models.hflnet.model import (
     assemble,
     check_batch,
     initialise,
+    pooled,
     predict_hand,
     roi_crops,
 )
 from handhold.models.nn.attention import TokenMapper
-from handhold.models.nn.resnet import BLOCKS
 from handhold.scene import Batch, Prediction
 
 
@@ -38,6 +38,7 @@ class UniHOPEConfig(HFLNetConfig):
     """HFLNetConfig's fields, and:
 
     switch_width: channels that the switch and the occlusion classifier look at.
+    switch_cells: that map is first averaged to so many cells a side, 0: left as it is (code).
     switch_legacy: a hidden linear layer of 1024 in the switch (the DexYCB checkpoints have it).
     fusion_gate: "official" fuses the object's feature where the switch says grasping AND the
     occlusion classifier says not occluded (released code); "paper" where the switch says grasping.
@@ -50,6 +51,7 @@ class UniHOPEConfig(HFLNetConfig):
 
     input_size: int = 128
     switch_width: int = 64
+    switch_cells: int = 0
     switch_legacy: bool = False
     fusion_gate: Literal["official", "paper"] = "official"
     occlusion: bool = True
@@ -71,6 +73,11 @@ class UniHOPEConfig(HFLNetConfig):
                 "UniHOPEConfig.adaptation: expected official, mano or none, "
                 f"found {self.adaptation!r}"
             )
+        if self.switch_cells < 0 or self.switch_cells > self.input_size // 4:
+            raise InputError(
+                f"UniHOPEConfig.switch_cells: expected 0..{self.input_size // 4}, "
+                f"found {self.switch_cells}"
+            )
         if min(self.switch_width, self.adaptation_heads, self.adaptation_head_dim) < 1:
             raise InputError("UniHOPEConfig: switch and adaptation sizes must be positive")
 
@@ -84,6 +91,7 @@ class UniHOPEConfig(HFLNetConfig):
         """The same structure for processors, with the paper's gate and an object classifier."""
         values = SMALL | {
             "switch_width": 16,
+            "switch_cells": 8,
             "fusion_gate": "paper",
             "occlusion": False,
             "adaptation": "mano",
@@ -99,16 +107,27 @@ class WholeCropClassifier(nn.Module):
 
     def __init__(self, config: UniHOPEConfig, *, legacy: bool) -> None:
         super().__init__()
-        inputs = config.switch_width * (config.input_size // 4) ** 2
+        self.cells = config.switch_cells
+        inputs = config.switch_width * (self.cells or config.input_size // 4) ** 2
         self.reduce = nn.Conv2d(config.pyramid_width, config.switch_width, 1)
         self.hidden = nn.Linear(inputs, 1024) if legacy else None
         self.out = nn.Linear(1024 if legacy else inputs, 2)
+        self.context = None
+        if config.global_context:
+            self.context = nn.Sequential(
+                nn.Linear(config.channels[3], 128), nn.LeakyReLU(config.slope), nn.Linear(128, 2)
+            )
 
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, S/4, S/4) -> logits (B, 2) float32 and the reduced map."""
+    def forward(self, feature: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, C, S/4, S/4), pooled c5 (B, C5) -> logits (B, 2) float32 and the reduced map."""
         reduced = self.reduce(feature)
+        if self.cells:
+            reduced = F.adaptive_avg_pool2d(reduced, self.cells)
         flat = reduced.flatten(1)
-        return self.out(flat if self.hidden is None else self.hidden(flat)).float(), reduced
+        logits = self.out(flat if self.hidden is None else self.hidden(flat)).float()
+        if self.context is not None and context is not None:
+            logits = logits + self.context(context).float()
+        return logits, reduced
 
 
 class PointMapper(nn.Module):
@@ -142,7 +161,7 @@ class UniHOPE(HandObjectNetwork):
         if config.adaptation != "none":
             self.mano_mapper = TokenMapper(4 * width, heads, head_dim)
         if config.adaptation == "official":
-            c3 = config.widths[1] * BLOCKS[config.block].expansion
+            c3 = config.channels[1]
             self.roi_mapper = TokenMapper(width, heads, head_dim)
             self.fpn_mapper = PointMapper(c3, config.slope)
         initialise(self, config)
@@ -163,13 +182,14 @@ class UniHOPE(HandObjectNetwork):
         if config.detach:
             x_object, z = x_object.detach(), z.detach()
 
+        context = pooled(maps["c5_obj"], config)
         # object switcher and grasp-aware feature fusion (section 3.2); a hard choice per hand
-        grasp_logits, switch_reduced = self.switch(maps["P2_obj"])
+        grasp_logits, switch_reduced = self.switch(maps["P2_obj"], context)
         features = {}
         grasping = grasp_logits.argmax(dim=1) == 1
         gate, occlusion = grasping, None
         if self.occlusion is not None:
-            occlusion = self.occlusion(maps["P2_hand"])
+            occlusion = self.occlusion(maps["P2_hand"], pooled(maps["c5_hand"], config))
             features["occlusion_logits"] = occlusion[0]
             if config.fusion_gate == "official":
                 gate = grasping & (occlusion[0].argmax(dim=1) == 0)
@@ -178,7 +198,7 @@ class UniHOPE(HandObjectNetwork):
         fused = self.hand_attention(both, both)
         hand = predict_hand(self, config, fused[:, : x.shape[1]], maps["c5_hand"])
 
-        thing = self._object(y, z, grasping)
+        thing = self._object(y, z, grasping, context)
         if enhance or capture is not None:
             features |= {
                 "c3_hand": maps["c3_hand"],
@@ -214,7 +234,9 @@ class UniHOPE(HandObjectNetwork):
         second = second_of(batch) if second is None else second
         return self(batch, enhance=True), self(second, enhance=True)
 
-    def _object(self, y: Tensor, z: Tensor, grasping: Tensor) -> dict[str, Tensor]:
+    def _object(
+        self, y: Tensor, z: Tensor, grasping: Tensor, context: Tensor | None
+    ) -> dict[str, Tensor]:
         config = self.config
         skip = config.skip_object and not self.training
         if skip and not torch.compiler.is_compiling() and not bool(grasping.any()):
@@ -222,7 +244,7 @@ class UniHOPE(HandObjectNetwork):
         fused = self.object_attention(y, z)
         thing = self.object_head(fused) | {"fused_obj": fused}
         if self.classifier is not None:
-            thing["classes"] = self.classifier(y)
+            thing["classes"] = self.classifier(y, context)
         if skip:
             thing["obj_conf"] = thing["obj_conf"] * grasping[:, None, None, None]
         return thing
