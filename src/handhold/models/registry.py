@@ -3,68 +3,78 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from handhold.errors import InputError, WeightsError
 from handhold.hand.model import HandModel
+from handhold.models.entry import ModelEntry
+from handhold.models.h2onet import loss as h2onet_loss
+from handhold.models.h2onet import official as h2onet_official
+from handhold.models.h2onet import processor as h2onet_processor
+from handhold.models.h2onet.model import H2ONet, H2ONetConfig
+from handhold.models.handoccnet import loss as handoccnet_loss
+from handhold.models.handoccnet import official as handoccnet_official
+from handhold.models.handoccnet import processor as handoccnet_processor
+from handhold.models.handoccnet.model import HandOccNet, HandOccNetConfig
+from handhold.models.hflnet import loss as hflnet_loss
+from handhold.models.hflnet import official as hflnet_official
 from handhold.models.hflnet import processor as hflnet_processor
 from handhold.models.hflnet.model import HFLNet, HFLNetConfig
-from handhold.models.nn.hope_augmentation import Augmentation
-from handhold.models.nn.hope_processor import HopeProcessor, HopeProcessorConfig
+from handhold.models.mobrecon import loss as mobrecon_loss
+from handhold.models.mobrecon import official as mobrecon_official
+from handhold.models.mobrecon import processor as mobrecon_processor
+from handhold.models.mobrecon.model import MobRecon, MobReconConfig
+from handhold.models.nn.hope_config import HopeProcessorConfig
+from handhold.models.processors import Processor, make_processor
+from handhold.models.semihand import loss as semihand_loss
+from handhold.models.semihand import official as semihand_official
+from handhold.models.semihand import processor as semihand_processor
+from handhold.models.semihand.model import SemiHand, SemiHandConfig
+from handhold.models.simplehand import loss as simplehand_loss
+from handhold.models.simplehand import official as simplehand_official
+from handhold.models.simplehand import processor as simplehand_processor
+from handhold.models.simplehand.model import SimpleHand, SimpleHandConfig
+from handhold.models.unihope import loss as unihope_loss
+from handhold.models.unihope import official as unihope_official
 from handhold.models.unihope import processor as unihope_processor
 from handhold.models.unihope.model import UniHOPE, UniHOPEConfig
 from handhold.models.weights import WeightsFile, fit, make_config, read_weights
-from handhold.objects.catalogue import YCB
-from handhold.objects.control_points import control_points_of_box
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelEntry:
-    """A method.
-
-    network, config: the module's class and default configuration; processor: what it eats.
-    parameters: of the default configuration. paper_config: what the paper's sizes
-    (paper_parameters; paper_gmacs by the paper's counting) belong to. imports: our own command can
-    import the authors' checkpoints.
-    """
-
-    summary: str
-    paper: str
-    licence: str
-    network: type[nn.Module]
-    config: Callable[[], Any]
-    processor: Callable[[], HopeProcessorConfig]
-    parameters: int
-    paper_config: Callable[[], Any] | None = None
-    paper_parameters: int | None = None
-    paper_gmacs: float | None = None
-    imports: bool = False
-
 
 _HFLNET = "Lin et al., Harmonious Feature Learning for Interactive Hand-Object Pose, CVPR 2023"
 _UNIHOPE = "Wang et al., UniHOPE: A Unified Approach for Hand-Only and Hand-Object Pose, CVPR 2025"
+_SEMIHAND = "Liu et al., Semi-Supervised 3D Hand-Object Poses Estimation, CVPR 2021"
+_HANDOCCNET = "Park et al., HandOccNet: Occlusion-Robust 3D Hand Mesh Estimation, CVPR 2022"
+_MOBRECON = "Chen et al., MobRecon: Mobile-Friendly Hand Mesh Reconstruction, CVPR 2022"
+_H2ONET = "Xu et al., H2ONet: Hand-Occlusion-and-Orientation-Aware Network, CVPR 2023"
+_SIMPLEHAND = "Zhou et al., A Simple Baseline for Efficient Hand Mesh Reconstruction, CVPR 2024"
 _OURS = "Apache-2.0"
+_NONE = "original code and weights: no licence given; this code Apache-2.0"
+_MIXED = "original code and weights: no licence given (parts GPL-3.0); this code Apache-2.0"
+_MIT = "original code and weights: MIT (the hand layer in them GPL-3.0); this code Apache-2.0"
+_EMBEDDINGS = "without parameters that no layer holds (learned positions, scales)"
+_IDLE = "without a block that never runs and the lifting matrix"
 
 MODELS: dict[str, ModelEntry] = {
     "hflnet": ModelEntry(
         summary="hand and held object, two streams that attend to each other; ResNet-50",
         paper=_HFLNET,
-        licence="original code and weights: no licence given (parts GPL-3.0); this code Apache-2.0",
+        licence=_MIXED,
         network=HFLNet,
         config=HFLNetConfig,
         processor=hflnet_processor.original,
+        trained_on=HopeProcessorConfig.trained_on,
+        loss=hflnet_loss.loss,
+        loss_config=hflnet_loss.HFLNetLossConfig,
         parameters=46_080_659,
         paper_config=lambda: HFLNetConfig(input_size=128),
         paper_parameters=46_080_659,
         paper_gmacs=10.01,
-        imports=True,
+        importer=hflnet_official.load_official,
     ),
     "hflnet-small": ModelEntry(
         summary="HFL-Net's structure for processors",
@@ -72,21 +82,27 @@ MODELS: dict[str, ModelEntry] = {
         licence=_OURS,
         network=HFLNet,
         config=HFLNetConfig.small,
-        processor=lambda: HopeProcessorConfig.deployable(128),
+        processor=HopeProcessorConfig.deployable,
+        trained_on=HopeProcessorConfig.trained_on,
+        loss=hflnet_loss.loss,
+        loss_config=hflnet_loss.HFLNetLossConfig.small,
         parameters=4_774_840,
     ),
     "unihope": ModelEntry(
         summary="hands with and without object: HFL-Net with an object switch; ResNet-50",
         paper=_UNIHOPE,
-        licence="original code and weights: no licence given (parts GPL-3.0); this code Apache-2.0",
+        licence=_MIXED,
         network=UniHOPE,
         config=UniHOPEConfig,
         processor=unihope_processor.official,
+        trained_on=HopeProcessorConfig.trained_on,
+        loss=unihope_loss.loss,
+        loss_config=unihope_loss.UniHOPELossConfig,
         parameters=57_127_703,
-        paper_config=lambda: UniHOPEConfig(adaptation="none"),
+        paper_config=lambda: UniHOPEConfig(adaptation="none", skip_object=False),
         paper_parameters=46_375_703,
         paper_gmacs=10.04,
-        imports=True,
+        importer=unihope_official.load_official,
     ),
     "unihope-small": ModelEntry(
         summary="UniHOPE's structure for processors, with an object classifier",
@@ -95,7 +111,157 @@ MODELS: dict[str, ModelEntry] = {
         network=UniHOPE,
         config=UniHOPEConfig.small,
         processor=unihope_processor.small,
+        trained_on=HopeProcessorConfig.trained_on,
+        loss=unihope_loss.loss,
+        loss_config=unihope_loss.UniHOPELossConfig.small,
         parameters=4_950_860,
+    ),
+    "semihand": ModelEntry(
+        summary="hand and held object, the object attends to the hand; ResNet-50, large crops",
+        paper=_SEMIHAND,
+        licence=_NONE,
+        network=SemiHand,
+        config=SemiHandConfig,
+        processor=semihand_processor.unihope,
+        trained_on=HopeProcessorConfig.trained_on,
+        loss=semihand_loss.loss,
+        loss_config=semihand_loss.SemiHandLossConfig,
+        parameters=34_480_019,
+        paper_config=SemiHandConfig.counted,
+        paper_parameters=34_480_000,
+        paper_gmacs=39.44,
+        importer=semihand_official.load_official,
+    ),
+    "semihand-small": ModelEntry(
+        summary="Liu et al.'s structure for processors, with an object classifier",
+        paper=_SEMIHAND,
+        licence=_OURS,
+        network=SemiHand,
+        config=SemiHandConfig.small,
+        processor=HopeProcessorConfig.deployable,
+        trained_on=HopeProcessorConfig.trained_on,
+        loss=semihand_loss.loss,
+        loss_config=semihand_loss.SemiHandLossConfig.small,
+        parameters=2_714_536,
+    ),
+    "handoccnet": ModelEntry(
+        summary="hands that something hides: attention from visible to hidden places; ResNet-50",
+        paper=_HANDOCCNET,
+        licence=_NONE,
+        network=HandOccNet,
+        config=HandOccNetConfig,
+        processor=handoccnet_processor.original,
+        trained_on=HopeProcessorConfig.hand_trained_on,
+        loss=handoccnet_loss.loss,
+        loss_config=handoccnet_loss.HandOccNetLossConfig,
+        parameters=38_729_272,
+        paper_config=lambda: HandOccNetConfig(literal=True),
+        paper_parameters=37_222_000,
+        paper_gmacs=15.484,
+        size_note=_EMBEDDINGS,
+        importer=handoccnet_official.load_official,
+        imported=handoccnet_processor.of_weights,
+    ),
+    "handoccnet-small": ModelEntry(
+        summary="HandOccNet's structure for processors",
+        paper=_HANDOCCNET,
+        licence=_OURS,
+        network=HandOccNet,
+        config=HandOccNetConfig.small,
+        processor=HopeProcessorConfig.deployable_hand,
+        trained_on=HopeProcessorConfig.hand_trained_on,
+        loss=handoccnet_loss.loss,
+        loss_config=handoccnet_loss.HandOccNetLossConfig.small,
+        parameters=1_294_744,
+    ),
+    "mobrecon": ModelEntry(
+        summary="light network, vertices by spiral convolutions",
+        paper=_MOBRECON,
+        licence=_MIT,
+        network=MobRecon,
+        config=MobReconConfig,
+        processor=mobrecon_processor.unihope,
+        trained_on=HopeProcessorConfig.hand_trained_on,
+        loss=mobrecon_loss.loss,
+        loss_config=mobrecon_loss.MobReconLossConfig,
+        parameters=8_760_861,
+        paper_config=MobReconConfig,
+        paper_parameters=8_233_000,
+        paper_gmacs=0.461,
+        size_note=_IDLE,
+        importer=mobrecon_official.load_official,
+        imported=mobrecon_processor.of_weights,
+    ),
+    "mobrecon-small": ModelEntry(
+        summary="MobRecon's structure, a quarter as wide",
+        paper=_MOBRECON,
+        licence=_OURS,
+        network=MobRecon,
+        config=MobReconConfig.small,
+        processor=HopeProcessorConfig.deployable_hand,
+        trained_on=HopeProcessorConfig.hand_trained_on,
+        loss=mobrecon_loss.loss,
+        loss_config=mobrecon_loss.MobReconLossConfig.small,
+        parameters=2_301_981,
+    ),
+    "h2onet": ModelEntry(
+        summary="MobRecon's way to a mesh, and a branch for the hand's global rotation; one frame",
+        paper=_H2ONET,
+        licence=_MIT,
+        network=H2ONet,
+        config=H2ONetConfig,
+        processor=h2onet_processor.original,
+        trained_on=HopeProcessorConfig.hand_trained_on,
+        loss=h2onet_loss.loss,
+        loss_config=h2onet_loss.H2ONetLossConfig,
+        parameters=26_428_472,
+        paper_config=H2ONetConfig,
+        paper_parameters=25_884_000,
+        paper_gmacs=0.745,
+        size_note=_IDLE,
+        importer=h2onet_official.load_official,
+    ),
+    "h2onet-small": ModelEntry(
+        summary="H2ONet's structure, a quarter as wide",
+        paper=_H2ONET,
+        licence=_OURS,
+        network=H2ONet,
+        config=H2ONetConfig.small,
+        processor=HopeProcessorConfig.deployable_hand,
+        trained_on=HopeProcessorConfig.hand_trained_on,
+        loss=h2onet_loss.loss,
+        loss_config=h2onet_loss.H2ONetLossConfig.small,
+        parameters=4_528_454,
+    ),
+    "simplehand": ModelEntry(
+        summary="FastViT and a short way from 2D joints to vertices",
+        paper=_SIMPLEHAND,
+        licence=_MIT,
+        network=SimpleHand,
+        config=SimpleHandConfig,
+        processor=simplehand_processor.unihope,
+        trained_on=HopeProcessorConfig.hand_trained_on,
+        loss=simplehand_loss.loss,
+        loss_config=simplehand_loss.SimpleHandLossConfig,
+        parameters=49_391_003,
+        paper_config=lambda: SimpleHandConfig(fold=False),
+        paper_parameters=48_894_000,
+        paper_gmacs=9.963,
+        size_note=_EMBEDDINGS,
+        importer=simplehand_official.load_official,
+        imported=simplehand_processor.of_weights,
+    ),
+    "simplehand-small": ModelEntry(
+        summary="SimpleHand's structure for processors",
+        paper=_SIMPLEHAND,
+        licence=_OURS,
+        network=SimpleHand,
+        config=SimpleHandConfig.small,
+        processor=HopeProcessorConfig.deployable_hand,
+        trained_on=HopeProcessorConfig.hand_trained_on,
+        loss=simplehand_loss.loss,
+        loss_config=simplehand_loss.SimpleHandLossConfig.small,
+        parameters=2_813_783,
     ),
 }
 
@@ -109,7 +275,7 @@ class LoadedModel:
 
     name: str
     network: Any
-    processor: HopeProcessor
+    processor: Processor
     config: Any
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -144,7 +310,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = told.network(config, hand)
-    processor = make_processor(told.processor(), config)
+    processor = make_processor(told.processor(), config, network.hand)
     return LoadedModel(name=name, network=network.eval(), processor=processor, config=config)
 
 
@@ -165,7 +331,7 @@ def load_model(
     if path is None:
         way = (
             f"import the authors' with `handhold weights import {name}`"
-            if told.imports
+            if told.importer is not None
             else f"train them with `handhold train {name}`"
         )
         raise WeightsError(
@@ -177,35 +343,26 @@ def load_model(
     config = make_config(type(told.config()), file.config, str(path))
     loaded = build_model(name, config=config, hand=HandModel.load(mano, "right"))
     fit(loaded.network, file.entries, str(path))
-    processor = make_processor(_processor_config(told, file, config, str(path)), config)
+    settings = _processor_config(told, file, config, str(path))
+    processor = make_processor(settings, config, loaded.network.hand)
     return dataclasses.replace(loaded, processor=processor, extra=file.extra)
 
 
-def make_processor(settings: HopeProcessorConfig, config: Any) -> HopeProcessor:
-    """The processor for a network's input size and object classes (the first of the catalogue)."""
-    classes = {item.name: number for number, item in enumerate(YCB[: config.object_classes])}
-    points = {
-        item.name: control_points_of_box(
-            item.box_centre - item.extent / 2, item.box_centre + item.extent / 2
-        )
-        for item in YCB
-    }
-    settings = dataclasses.replace(settings, input_size=config.input_size)
-    return HopeProcessor(settings, object_classes=classes, control_points=points)
-
-
-def _processor_config(
-    told: ModelEntry, file: WeightsFile, config: Any, where: str
-) -> HopeProcessorConfig:
+def _processor_config(told: ModelEntry, file: WeightsFile, config: Any, where: str) -> Any:
+    default = told.processor()
     stored = file.extra.get("processor")
     if stored is None:
-        return told.processor()
-    if not isinstance(stored, dict) or not isinstance(stored.get("augmentation", {}), dict):
+        return default
+    if not isinstance(stored, dict):
         raise WeightsError(f"{where}: processor in its header must be a JSON object")
     fields = dict(stored)
-    if "augmentation" in fields:
-        fields["augmentation"] = make_config(Augmentation, fields["augmentation"], where)
-    made = make_config(HopeProcessorConfig, fields, where)
+    for name, value in stored.items():  # configurations inside, such as the augmentation
+        own = getattr(default, name, None)
+        if dataclasses.is_dataclass(own):
+            if not isinstance(value, dict):
+                raise WeightsError(f"{where}: processor.{name} in its header must be an object")
+            fields[name] = make_config(type(own), value, where)
+    made = make_config(type(default), fields, where)
     if made.input_size != config.input_size:
         raise WeightsError(
             f"{where}: its processor makes crops of {made.input_size} pixels, its network takes "

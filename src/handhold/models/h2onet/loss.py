@@ -45,6 +45,11 @@ class H2ONetLossConfig:
         """Without the orientation losses; with them from the start the loss may become NaN."""
         return cls(turned_vertices=0.0, turned_joints=0.0, rotation=0.0)
 
+    @classmethod
+    def small(cls) -> H2ONetLossConfig:
+        """For the small network: metres count ten times as much."""
+        return cls(vertices=10.0, joints=10.0, edge=10.0, turned_vertices=10.0, turned_joints=10.0)
+
 
 def canonical(points: Tensor, joints: Tensor, rotation: Tensor) -> Tensor:
     """Points (B, N, 3) of a posed hand as they are without its global rotation (B, 3, 3).

@@ -45,6 +45,11 @@ class HandOccNetLossConfig:
                     f"found {getattr(self, item.name)}"
                 )
 
+    @classmethod
+    def small(cls) -> HandOccNetLossConfig:
+        """For the small network: the heat maps are heard from the start."""
+        return cls(vertices=2e3, joints=2e3, rotations=3.0, shape=0.05, joints2d=20.0, heatmap=8.0)
+
 
 def loss(
     prediction: Prediction, batch: Batch, config: HandOccNetLossConfig | None = None

@@ -49,6 +49,11 @@ class MobReconLossConfig:
         are not part of this function."""
         return cls(unit=0.2, normal=0.05, edge=0.5)
 
+    @classmethod
+    def small(cls) -> MobReconLossConfig:
+        """For the small network: errors in decimetres, and the joints as well."""
+        return cls(unit=0.1, joints=1.0)
+
 
 def loss(
     prediction: Prediction, batch: Batch, config: MobReconLossConfig | None = None

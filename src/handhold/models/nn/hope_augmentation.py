@@ -34,6 +34,7 @@ class Augmentation:
     contrast: float = 0.5
     saturation: float = 0.5
     hue: float = 0.15  # turns, uniform +-
+    channel_gain: float = 0.0  # red, green and blue each times a factor uniform in 1 +- this
     whole_frame: bool = False  # change the whole photo before cropping, as the originals (slow)
     # -- extras: what a detector does
     box_jitter: float = 0.0  # sides of the hand and object boxes move by this share x N(0, 1)
@@ -74,6 +75,20 @@ class Augmentation:
     def ho3d(cls) -> Augmentation:
         """UniHOPE and HFL-Net on HO3D (and what UniHOPE's paper says for all): any rotation."""
         return cls(rotation="uniform", rotation_deg=180.0, rotation_chance=1.0, whole_frame=True)
+
+    @classmethod
+    def hand_alone(cls) -> Augmentation:
+        """HandOccNet's, H2ONet's and HandBooster's own code."""
+        return cls(
+            centre_jitter=0.0,
+            scale_sigma=0.25,
+            blur_px=0.0,
+            brightness=0.0,
+            contrast=0.0,
+            saturation=0.0,
+            hue=0.0,
+            channel_gain=0.2,
+        )
 
     @classmethod
     def strong(cls) -> Augmentation:
@@ -143,6 +158,10 @@ def colour(
             hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL))
             hsv[..., 0] += np.uint8(int(turn * 255) % 256)
             image = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), np.uint8)
+    if settings.channel_gain > 0:
+        gains = 1 + rng.uniform(-1, 1, 3) * settings.channel_gain
+        table = np.clip(np.arange(256)[:, None] * gains, 0, 255).astype(np.uint8)
+        image = np.asarray(cv2.LUT(image, table[None]), np.uint8)
     return image
 
 

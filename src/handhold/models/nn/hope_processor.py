@@ -1,4 +1,4 @@
-"""The processor of HFL-Net and UniHOPE: photo and labels -> Batch, Prediction -> hands and objects.
+"""The processor of most methods: photo and labels -> Batch, Prediction -> hands and objects.
 
 Every hand becomes a right hand here (`encode`) and its true side again here (`decode`). "Working"
 coordinates below are those of the photo, mirrored for left hands.
@@ -7,8 +7,7 @@ coordinates below are those of the photo, mirrored for left hands.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 from handhold.errors import InputError
 from handhold.geometry import boxes, crop
 from handhold.geometry.camera import mirror_intrinsics, project
+from handhold.hand.model import HandModel
 from handhold.models.nn import hope_decoding
-from handhold.models.nn.hope_augmentation import Augmentation, colour, degrade
+from handhold.models.nn.hope_augmentation import colour, degrade
+from handhold.models.nn.hope_config import HopeProcessorConfig
 from handhold.models.nn.hope_targets import (
     Item,
     View,
@@ -25,77 +26,15 @@ from handhold.models.nn.hope_targets import (
     extent,
     hand_targets,
     joints_in_photo,
+    mask_at,
     mirror,
     stack,
 )
 from handhold.scene import Batch, Camera, Hand, Prediction, RigidObject, Sample, Side
 
+__all__ = ["HopeProcessor", "HopeProcessorConfig"]
+
 Array = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class HopeProcessorConfig:
-    """What a HOPE network eats. The defaults are UniHOPE's for DexYCB (as in UniHOPE's released
-    code).
-    """
-
-    input_size: int = 128  # side S of the crop in pixels (HFL-Net and HO3D: 256)
-    crop_factor: float = 1.5  # hand and object boxes grow by this before the crop
-    hand_factor: float = 1.1  # the hand's RoI box around its joints
-    object_factor: float = 1.0  # the object's RoI box around its control points
-    # label: hand + object only where the label says grasping, in test as well (official protocol)
-    # boxes: hand + object wherever an object box is known; hand: the hand alone
-    crop_rule: Literal["label", "boxes", "hand"] = "label"
-    # the hand alone is cropped where hand + object would be larger than this many hand crops
-    largest_crop: float | None = None
-    truncate_centres: bool = True  # box centres rounded towards zero, as in the original loaders
-    clip_to_image: bool = True  # crop boxes are clipped to the photo first
-    interpolation: Literal["nearest", "bilinear"] = "nearest"  # official: nearest neighbour
-    augmentation: Augmentation = field(default_factory=Augmentation.dexycb)
-    mask_size: int = 32  # R of the object's mask
-    paired: bool = False  # fill paired_image and is_filtered (UniHOPE's training pairs)
-    occlusion_threshold: float = 0.9  # a pair needs visibility <= this (HO3D: 0.8)
-    pnp: Literal["official", "sound"] = "official"
-    # grasped: decode an object only where the network says grasping; all: always; none: never
-    objects: Literal["grasped", "all", "none"] = "all"
-
-    def __post_init__(self) -> None:
-        if self.input_size < 8 or self.mask_size < 1:
-            raise InputError(
-                f"HopeProcessorConfig: input_size >= 8 and mask_size >= 1 expected, found "
-                f"{self.input_size}, {self.mask_size}"
-            )
-        for name in ("crop_factor", "hand_factor", "object_factor"):
-            if not 0 < getattr(self, name) < 100:
-                raise InputError(f"HopeProcessorConfig.{name}: found {getattr(self, name)}")
-        choices: dict[str, tuple[str, ...]] = {
-            "crop_rule": ("label", "boxes", "hand"),
-            "interpolation": ("nearest", "bilinear"),
-            "pnp": ("official", "sound"),
-            "objects": ("grasped", "all", "none"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"HopeProcessorConfig.{name}: expected one of {allowed}, "
-                    f"found {getattr(self, name)!r}"
-                )
-
-    @classmethod
-    def deployable(cls, input_size: int = 128, *, paired: bool = False) -> HopeProcessorConfig:
-        """The sound variant for our own models: nothing the photo and a detector cannot give."""
-        return cls(
-            input_size=input_size,
-            crop_rule="boxes",
-            largest_crop=2.5,
-            truncate_centres=False,
-            clip_to_image=False,
-            interpolation="bilinear",
-            augmentation=Augmentation.strong(),
-            paired=paired,
-            pnp="sound",
-            objects="grasped",
-        )
 
 
 class HopeProcessor:
@@ -104,7 +43,11 @@ class HopeProcessor:
     object_classes: catalogue name -> class index of the network. control_points: catalogue name ->
     (21, 3) metres in the object's own frame; needed to decode poses, and to encode objects that do
     not bring their own.
+
+    Methods with a crop or with batch fields of their own override `_square` and `_own_fields`.
     """
+
+    batch: type[Batch] = Batch
 
     def __init__(
         self,
@@ -112,8 +55,10 @@ class HopeProcessor:
         *,
         object_classes: Mapping[str, int] | None = None,
         control_points: Mapping[str, Any] | None = None,
+        hand: HandModel | None = None,
     ) -> None:
         self.config = HopeProcessorConfig() if config is None else config
+        self.hand = hand
         self.object_classes = dict(object_classes or {})
         self.control_points = {
             name: np.asarray(points, np.float64) for name, points in (control_points or {}).items()
@@ -139,7 +84,8 @@ class HopeProcessor:
         Raises InputError for an index without hand and hands with neither 2D joints, 3D joints nor
         box.
         """
-        return stack([self._encode_one(sample, index, rng) for sample, index in samples])
+        rows = [self._encode_one(sample, index, rng) for sample, index in samples]
+        return stack(rows, self.batch)
 
     def encode_boxes(
         self,
@@ -178,8 +124,9 @@ class HopeProcessor:
             )
             view = self._view(item, None)
             pixels = self._pixels(image, view, mirrored, None, flipped)
-            rows.append({"image": pixels, **self._way_back(item, view), "key": ""})
-        return stack(rows)
+            row = {"image": pixels, **self._way_back(item, view), "key": ""}
+            rows.append(row | self._own_fields(item, view, row, None, None))
+        return stack(rows, self.batch)
 
     def _encode_one(
         self, sample: Sample, index: int, rng: np.random.Generator | None
@@ -214,6 +161,7 @@ class HopeProcessor:
             **self._object_targets(sample, name, item, view),
             "key": sample.key,
         }
+        row |= self._own_fields(item, view, row, (sample, hand), rng)
         if self.config.paired:
             visible = 1.0 if hand.visibility is None else hand.visibility
             use = bool(hand.grasping) and visible <= self.config.occlusion_threshold
@@ -223,6 +171,20 @@ class HopeProcessor:
                 row["image"] if bare is None else self._pixels(bare, view, mirrored, seed)
             )
         return row
+
+    def _own_fields(
+        self,
+        item: Item,
+        view: View,
+        row: dict[str, Any],
+        labels: tuple[Sample, Hand] | None,
+        rng: np.random.Generator | None,
+    ) -> dict[str, Any]:
+        """What the method's own batch holds besides (here nothing), or holds in another way.
+
+        row: the fields of one hand so far. labels: None in use. rng: as in `encode`.
+        """
+        return {}
 
     def _object_points(self, sample: Sample) -> tuple[str | None, Array | None]:
         thing = sample.object
@@ -239,29 +201,12 @@ class HopeProcessor:
         return thing.name, project(placed, np.asarray(sample.camera.intrinsics, np.float64))
 
     def _view(self, item: Item, rng: np.random.Generator | None) -> View:
-        config, settings, size = self.config, self.config.augmentation, self.config.input_size
-        height, width = item.image.shape[:2]
+        settings, size = self.config.augmentation, self.config.input_size
         shift = np.zeros((2, 4))
         if rng is not None and settings.box_jitter > 0:
             shift = np.clip(rng.standard_normal((2, 4)), -2.5, 2.5) * settings.box_jitter
 
-        def box(points: Array, factor: float, moved: Array) -> Array:
-            if config.truncate_centres:  # rounding as the originals' needs their float32
-                points = points.astype(np.float32)
-            tight = boxes.box_from_points(points)
-            if moved.any():
-                tight = tight + moved * np.tile(tight[2:] - tight[:2], 2)
-            return boxes.box_from_points(
-                boxes.corners(tight), factor, truncate=config.truncate_centres
-            )
-
-        region = box(item.hand_points, config.crop_factor, shift[0])
-        centre, side = self._region(region, width, height)
-        if item.with_object and item.object_points is not None:
-            both = boxes.union(region, box(item.object_points, config.crop_factor, shift[1]))
-            wide_centre, wide_side = self._region(both, width, height)
-            if config.largest_crop is None or wide_side <= config.largest_crop * side:
-                centre, side = wide_centre, wide_side
+        centre, side = self._square(item, shift)
         angle = 0.0
         if rng is not None:
             centre = centre + rng.uniform(-1, 1, 2) * settings.centre_jitter * side
@@ -271,22 +216,50 @@ class HopeProcessor:
 
         def roi(points: Array, factor: float, moved: Array) -> Array:
             if rng is None:  # the test-time rule: boxes are made in the photo, then moved
-                return boxes.transform(box(points, factor, moved), affine)
-            return box(boxes.apply_affine(affine, points), factor, moved)
+                return boxes.transform(self._box(points, factor, moved), affine)
+            return self._box(boxes.apply_affine(affine, points), factor, moved)
 
         things = item.object_points
         return View(
             affine=affine,
             angle=angle,
             scale=size / side,
-            hand_box=roi(item.hand_points, config.hand_factor, shift[0]),
+            hand_box=roi(item.hand_points, self.config.hand_factor, shift[0]),
             object_box=np.array([0.0, 0.0, size, size])
             if things is None
-            else roi(things, config.object_factor, shift[1]),
+            else roi(things, self.config.object_factor, shift[1]),
         )
 
+    def _box(self, points: Array, factor: float, moved: Array) -> Array:
+        """The box around points (N, 2), its sides moved by the shares `moved` (4,), enlarged."""
+        if self.config.truncate_centres:  # rounding as the originals' needs their float32
+            points = points.astype(np.float32)
+        tight = boxes.box_from_points(points)
+        if moved.any():
+            tight = tight + moved * np.tile(tight[2:] - tight[:2], 2)
+        return boxes.box_from_points(
+            boxes.corners(tight), factor, truncate=self.config.truncate_centres
+        )
+
+    def _square(self, item: Item, shift: Array) -> tuple[Array, float]:
+        """Centre (2,) and side of what is cropped. shift (2, 4): how the boxes' sides move."""
+        config, (height, width) = self.config, item.image.shape[:2]
+        region = self._box(item.hand_points, config.crop_factor, shift[0])
+        centre, side = self._region(region, width, height)
+        if item.with_object and item.object_points is not None:
+            both = boxes.union(region, self._box(item.object_points, config.crop_factor, shift[1]))
+            wide_centre, wide_side = self._region(both, width, height)
+            if config.largest_crop is None or wide_side <= config.largest_crop * side:
+                centre, side = wide_centre, wide_side
+        return centre, side
+
     def _region(self, box: Array, width: int, height: int) -> tuple[Array, float]:
-        if self.config.clip_to_image:
+        if self.config.clip_to_image and self.config.clip_rule == "slide":
+            given = np.concatenate([box[:2], box[2:] - box[:2]]).astype(np.float64)
+            moved, usable = crop.sanitise_xywh(given, width, height)
+            if usable and moved[2:].max() >= 4:
+                return moved[:2] + moved[2:] / 2, float(moved[2:].max())
+        elif self.config.clip_to_image:
             centre, side = crop.hope_region(
                 box, width, height, truncate=self.config.truncate_centres
             )
@@ -358,12 +331,8 @@ class HopeProcessor:
         grid = (np.arange(cells) + 0.5) / cells
         x, y = np.meshgrid(low[0] + grid * (high[0] - low[0]), low[1] + grid * (high[1] - low[1]))
         seen = (x >= -0.5) & (y >= -0.5) & (x < size - 0.5) & (y < size - 0.5)
-        where = boxes.apply_affine(np.linalg.inv(view.affine), np.stack([x, y], -1).reshape(-1, 2))
-        where = mirror(where, mask.shape[1], item.mirrored)
-        columns, rows = np.rint(where).astype(np.int64).T.reshape(2, cells, cells)
-        inside = (columns >= 0) & (rows >= 0) & (columns < mask.shape[1]) & (rows < mask.shape[0])
-        found = mask[np.clip(rows, 0, mask.shape[0] - 1), np.clip(columns, 0, mask.shape[1] - 1)]
-        return (found & inside & seen).astype(np.float32)
+        found = mask_at(mask, view.affine, np.stack([x, y], -1), item.mirrored)
+        return (found & seen).astype(np.float32)
 
     # ------------------------------------------------------------------ Prediction -> hands
 

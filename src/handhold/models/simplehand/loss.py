@@ -57,6 +57,11 @@ class SimpleHandLossConfig:
         """Labels relative to the wrist."""
         return cls(origin="wrist")
 
+    @classmethod
+    def small(cls) -> SimpleHandLossConfig:
+        """For the small network: labels relative to the wrist."""
+        return cls.sound()
+
 
 def loss(
     prediction: Prediction, batch: Batch, config: SimpleHandLossConfig | None = None

@@ -1,0 +1,51 @@
+"""What the registry says of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from handhold.models.nn.hope_losses import with_hand_targets
+from handhold.scene import Batch
+
+
+def hand_targets(network: Any, batch: Batch) -> Batch:
+    """The batch with joints and vertices of its pose and betas, centred as the network's are."""
+    return with_hand_targets(batch, network.hand, getattr(network.config, "mano_center", None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A method.
+
+    network, config: the module's class and default configuration. processor: what the default
+    configuration eats; the class of this configuration decides the processor (PROCESSORS).
+    trained_on: the same for a `TrainConfig.preparation` (deployable, dexycb, ho3d). loss:
+    (prediction, batch, loss_config) -> named terms with `total`; targets: (network, batch) -> the
+    batch that it needs. parameters: of the default configuration.
+    paper_config: what the paper's sizes (paper_parameters, paper_gmacs by the paper's counting)
+    belong to; size_note: what that counting leaves out. importer: (file, options) -> the network
+    of the authors' checkpoint; imported: what a network of that configuration eats, None: what
+    `processor` says.
+    """
+
+    summary: str
+    paper: str
+    licence: str
+    network: type[nn.Module]
+    config: Callable[[], Any]
+    processor: Callable[[], Any]
+    trained_on: Callable[[str], Any]
+    loss: Callable[..., dict[str, Tensor]]
+    loss_config: Callable[[], Any]
+    parameters: int
+    targets: Callable[[Any, Batch], Batch] = hand_targets
+    paper_config: Callable[[], Any] | None = None
+    paper_parameters: int | None = None
+    paper_gmacs: float | None = None
+    size_note: str = ""
+    importer: Callable[..., nn.Module] | None = None
+    imported: Callable[[Any], Any] | None = None

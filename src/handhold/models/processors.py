@@ -1,0 +1,73 @@
+"""Which processor belongs to a method: the class of its configuration decides."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handhold.errors import InputError
+from handhold.hand.model import HandModel
+from handhold.models.nn.hope_config import HopeProcessorConfig
+from handhold.models.nn.hope_processor import HopeProcessor
+from handhold.objects.catalogue import YCB
+from handhold.objects.control_points import control_points_of_box
+from handhold.scene import Batch, Camera, Hand, Prediction, RigidObject, Sample, Side
+
+
+class Processor(Protocol):
+    """What every method's processor can do; `HopeProcessor` says it in full."""
+
+    config: Any
+
+    def encode(
+        self, samples: Sequence[tuple[Sample, int]], rng: np.random.Generator | None = None
+    ) -> Batch: ...
+
+    def encode_boxes(
+        self,
+        image: NDArray[np.uint8],
+        hand_boxes: Sequence[Any],
+        sides: Sequence[Side],
+        object_boxes: Sequence[Any | None] | None,
+        camera: Camera,
+    ) -> Batch: ...
+
+    def decode(
+        self,
+        prediction: Prediction,
+        batch: Batch,
+        cameras: Sequence[Camera],
+        *,
+        object_names: Sequence[str | None] | None = None,
+    ) -> list[tuple[Hand, RigidObject | None]]: ...
+
+
+def make_processor(settings: Any, config: Any, hand: HandModel | None = None) -> Processor:
+    """The processor that the class of `settings` asks for (PROCESSORS), for a network's input size
+    and object classes (the first of the catalogue). hand: the network's right hand.
+    """
+    known = next((kind for kind in type(settings).__mro__ if kind in PROCESSORS), None)
+    if known is None:
+        raise InputError(f"processor: no processor takes a {type(settings).__name__}")
+    count = getattr(config, "object_classes", 0)
+    points = {
+        item.name: control_points_of_box(
+            item.box_centre - item.extent / 2, item.box_centre + item.extent / 2
+        )
+        for item in YCB
+    }
+    return PROCESSORS[known](
+        dataclasses.replace(settings, input_size=config.input_size),
+        object_classes={item.name: number for number, item in enumerate(YCB[:count])},
+        control_points=points,
+        hand=hand,
+    )
+
+
+# class of a processor's configuration -> the processor, called with the configuration and the
+# names object_classes, control_points and hand, as HopeProcessor is
+PROCESSORS: Mapping[type, Callable[..., Processor]] = {HopeProcessorConfig: HopeProcessor}
