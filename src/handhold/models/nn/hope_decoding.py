@@ -60,7 +60,7 @@ def decode(
     maps = _numpy(batch.crop)
     mirrored = batch.mirrored.detach().cpu().numpy()
     back = [_way_back(maps[i], bool(mirrored[i]), size) for i in range(count)]
-    turns = [_turn(maps[i], bool(mirrored[i])) for i in range(count)]
+    turns = [turn_of(maps[i], bool(mirrored[i])) for i in range(count)]
     sides = np.where(mirrored[:, None], _FLIP, 1.0)  # (B, 3)
 
     def upright(points: Array) -> Array:
@@ -115,7 +115,7 @@ def _way_back(affine: Array, mirrored: bool, size: int) -> Array:
     return inverse @ crop.flip_affine(size) if mirrored else inverse
 
 
-def _turn(affine: Array, mirrored: bool) -> Array:
+def turn_of(affine: Array, mirrored: bool) -> Array:
     """The rotation (3, 3) that the crop gave to 3D points, in the mirrored frame for left hands."""
     angle = np.arctan2(affine[1, 0], affine[0, 0])
     return crop.turn(-angle if mirrored else angle)

@@ -112,8 +112,23 @@ def hand_targets(
     }
 
 
-def stack(rows: list[dict[str, Any]]) -> Batch:
-    """Tensors of float32 (numbers), bool (flags) and int64 (classes) from one dict per hand."""
+def mask_at(
+    mask: NDArray[np.bool_], affine: Array, pixels: Array, mirrored: bool
+) -> NDArray[np.bool_]:
+    """The photo's mask (H, W) at crop pixels (..., 2) -> (...), the nearest pixel; outside False.
+
+    affine: from working to crop pixels."""
+    height, width = mask.shape
+    where = boxes.apply_affine(np.linalg.inv(affine), pixels.reshape(-1, 2))
+    columns, rows = np.rint(mirror(where, width, mirrored)).astype(np.int64).T
+    inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height)
+    found = mask[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]
+    return (found & inside).reshape(pixels.shape[:-1])
+
+
+def stack(rows: list[dict[str, Any]], kind: type[Batch] = Batch) -> Batch:
+    """Tensors of float32 (numbers), bool (flags) and int64 (classes) from one dict per hand, as a
+    batch of that `kind`."""
     if not rows:
         raise InputError("encode: expected at least one hand, found none")
     tensors: dict[str, Any] = {}
@@ -129,4 +144,4 @@ def stack(rows: list[dict[str, Any]]) -> Batch:
             if array.dtype == np.float64:
                 array = array.astype(np.float32)
             tensors[name] = torch.from_numpy(array)
-    return Batch(**tensors)
+    return kind(**tensors)
