@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +10,11 @@ from numpy.typing import NDArray
 
 from handhold.errors import InputError
 from handhold.hand.model import HandModel
+from handhold.models.hoisdf.processor import HoisdfProcessor, HoisdfProcessorConfig
+from handhold.models.keypoint_transformer.processor import (
+    KeypointProcessor,
+    KeypointProcessorConfig,
+)
 from handhold.models.nn.hope_config import HopeProcessorConfig
 from handhold.models.nn.hope_processor import HopeProcessor
 from handhold.objects.catalogue import YCB
@@ -61,7 +65,7 @@ def make_processor(settings: Any, config: Any, hand: HandModel | None = None) ->
         for item in YCB
     }
     return PROCESSORS[known](
-        dataclasses.replace(settings, input_size=config.input_size),
+        settings.fitted(config),
         object_classes={item.name: number for number, item in enumerate(YCB[:count])},
         control_points=points,
         hand=hand,
@@ -70,4 +74,8 @@ def make_processor(settings: Any, config: Any, hand: HandModel | None = None) ->
 
 # class of a processor's configuration -> the processor, called with the configuration and the
 # names object_classes, control_points and hand, as HopeProcessor is
-PROCESSORS: Mapping[type, Callable[..., Processor]] = {HopeProcessorConfig: HopeProcessor}
+PROCESSORS: Mapping[type, Callable[..., Processor]] = {
+    HopeProcessorConfig: HopeProcessor,
+    KeypointProcessorConfig: KeypointProcessor,
+    HoisdfProcessorConfig: HoisdfProcessor,
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 from handhold.errors import InputError
 from handhold.models.nn.hope_augmentation import Augmentation
@@ -62,6 +62,10 @@ class HopeProcessorConfig:
                     f"found {getattr(self, name)!r}"
                 )
 
+    def fitted(self, config: Any) -> Self:
+        """The same for what a network's configuration says: its input size."""
+        return dataclasses.replace(self, input_size=config.input_size)
+
     @classmethod
     def deployable(cls, input_size: int = 128, *, paired: bool = False) -> HopeProcessorConfig:
         """The sound variant for our own models: nothing the photo and a detector cannot give."""
@@ -117,6 +121,11 @@ class HopeProcessorConfig:
         """For a training's `preparation`: "deployable", or UniHOPE's for "dexycb" or "ho3d"."""
         if preparation == "deployable":
             return cls.deployable()
+        if preparation not in ("dexycb", "ho3d"):
+            raise InputError(
+                "TrainConfig.preparation: expected deployable, dexycb or ho3d for a method that "
+                f"knows objects, found {preparation!r}"
+            )
         return cls.unihope(128, "ho3d" if preparation == "ho3d" else "dexycb")
 
     @classmethod
@@ -126,4 +135,4 @@ class HopeProcessorConfig:
             return cls.deployable_hand()
         if preparation == "hand_alone":
             return cls.hand_alone(128)
-        return cls.unihope(128, "ho3d" if preparation == "ho3d" else "dexycb", hand=True)
+        return dataclasses.replace(cls.trained_on(preparation), objects="none")
