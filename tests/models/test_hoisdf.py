@@ -17,7 +17,13 @@ from handhold.errors import InputError, WeightsError
 from handhold.geometry.rotation import axis_angle_to_matrix
 from handhold.hand.model import HandModel
 from handhold.models.hoisdf import official
-from handhold.models.hoisdf.field import PixelTable, WeightNormLinear, density, read_pixels
+from handhold.models.hoisdf.field import (
+    PixelTable,
+    SDFDecoder,
+    WeightNormLinear,
+    density,
+    read_pixels,
+)
 from handhold.models.hoisdf.grid import candidates, grid_points, nearest_points
 from handhold.models.hoisdf.heads import mean_rotation, query_masks
 from handhold.models.hoisdf.inputs import HOISDFBatch
@@ -119,15 +125,18 @@ def test_box_is_strict_and_fills_up() -> None:
     assert candidates(pixels, box, 5).tolist() == [0, 1, 2, 3, 5]
 
 
-class _Plane(nn.Module):
+class _Plane(SDFDecoder):
     """Distance to the plane z = 0.1, normalised, as the decoder's stand-in."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 64, 0.0)
 
     def forward(self, features: Tensor, points: Tensor) -> Tensor:
         return points[:, 2] - 0.1
 
 
 @pytest.mark.parametrize("kind", ["sheared", "regular"])
-def test_nearest_points_lie_on_the_surface(hand: HandModel, batch: HOISDFBatch, kind: Any) -> None:
+def test_nearest_points_lie_on_the_surface(hand: HandModel, batch: Any, kind: Any) -> None:
     config = dataclasses.replace(TINY, grid=21, grid_kind=kind)
     network = _network(config, hand)
     maps = [torch.zeros(c, 2, 2) for c in network.decoder.channels]
@@ -147,7 +156,7 @@ def test_nearest_points_lie_on_the_surface(hand: HandModel, batch: HOISDFBatch, 
     np.testing.assert_allclose(np.abs(distances), ranked[:30], atol=1e-6)
 
 
-def test_search_ranks_before_it_clamps(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_search_ranks_before_it_clamps(hand: HandModel, batch: Any) -> None:
     """With every distance beyond the clamp the order is still that of the distances."""
     network = _network(TINY, hand)
     with torch.no_grad():
@@ -187,14 +196,14 @@ def test_weight_norm_against_pytorchs() -> None:
         ours.gain.mul_(torch.tensor([[2.0], [0.5], [1.5]]))
         plain.weight.copy_(ours.direction)
         plain.bias.copy_(ours.bias)
-    theirs = nn.utils.parametrizations.weight_norm(plain)
+    theirs: Any = nn.utils.parametrizations.weight_norm(plain)
     with torch.no_grad():
         theirs.parametrizations.weight.original0.copy_(ours.gain)
     x = torch.randn(4, 5)
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_sign_of_the_density(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_sign_of_the_density(hand: HandModel, batch: Any) -> None:
     """The released code is dense outside, the paper inside; at the surface they agree."""
     distances, width = torch.tensor([-0.1, 0.0, 0.1]), torch.tensor([0.05])
     code, paper = density(distances, width, 1), density(distances, width, -1)
@@ -216,7 +225,7 @@ def test_sign_of_the_density(hand: HandModel, batch: HOISDFBatch) -> None:
     torch.testing.assert_close(other[:, :12, 33:], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_each_transformer_takes_its_own_density(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_each_transformer_takes_its_own_density(hand: HandModel, batch: Any) -> None:
     """Hints of the object's points for the hand ask the hand's field and take the hand's width,
     which never falls below 0.002."""
     network, before = _network(TINY, hand), {}
@@ -247,7 +256,7 @@ def test_each_transformer_takes_its_own_density(hand: HandModel, batch: HOISDFBa
     assert network.hand_density_width.item() == pytest.approx(0.002)
 
 
-def test_gradients(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_gradients(hand: HandModel, batch: Any) -> None:
     """The pose stage teaches the fields nothing, hints pass no gradient; else all learn."""
     network = _network(TINY, hand).train()
     prediction = network(batch)
@@ -294,7 +303,7 @@ def test_mean_of_rotations_near_a_half_turn() -> None:
     )
 
 
-def test_rotation_mean_of_the_network(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_rotation_mean_of_the_network(hand: HandModel, batch: Any) -> None:
     plain = _network(TINY, hand)(batch).features
     sound = _network(dataclasses.replace(TINY, rotation_mean="matrices"), hand)(batch).features
     vectors = plain["point_rotations"][:, -1]
@@ -328,7 +337,7 @@ def test_kinematics_of_a_mirrored_hand() -> None:
     torch.testing.assert_close(turn @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1]))
 
 
-def test_kinematics_head(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_kinematics_head(hand: HandModel, batch: Any) -> None:
     config = dataclasses.replace(TINY, hand_head="kinematics")
     network = _network(config, hand)
     assert network.hand_head.queries.weight.shape == (1, 40)
@@ -345,7 +354,7 @@ def test_kinematics_head(hand: HandModel, batch: HOISDFBatch) -> None:
 # --------------------------------------------------------------------------------------- the losses
 
 
-def test_perfect_prediction_costs_nothing(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_perfect_prediction_costs_nothing(hand: HandModel, batch: Any) -> None:
     prediction = _network(TINY, hand)(batch)
     rotations = axis_angle_to_matrix(batch.pose)
     joints = (batch.joints - batch.joints[:, :1])[:, 1:]
@@ -375,7 +384,7 @@ def test_perfect_prediction_costs_nothing(hand: HandModel, batch: HOISDFBatch) -
         assert name == "shape_prior" or float(value) < 1e-5, name
 
 
-def test_terms_by_hand(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_terms_by_hand(hand: HandModel, batch: Any) -> None:
     prediction = _network(TINY, hand)(batch)
     features = dict(prediction.features)
     config = HOISDFLossConfig()
@@ -407,7 +416,7 @@ def test_terms_by_hand(hand: HandModel, batch: HOISDFBatch) -> None:
     assert float(bells[0, 5, 4]) == pytest.approx(510 * math.exp(-1 / (2 * 1.25**2)))
 
 
-def test_unlabelled_samples_take_no_part(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_unlabelled_samples_take_no_part(hand: HandModel, batch: Any) -> None:
     prediction = _network(TINY, hand)(batch)
     known = torch.tensor([True, False])
     partly = dataclasses.replace(
@@ -441,7 +450,7 @@ def test_unlabelled_samples_take_no_part(hand: HandModel, batch: HOISDFBatch) ->
 # ---------------------------------------------------------------------- errors, files, predictions
 
 
-def test_prediction_is_in_the_crop(hand: HandModel, batch: HOISDFBatch) -> None:
+def test_prediction_is_in_the_crop(hand: HandModel, batch: Any) -> None:
     prediction = _network(TINY, hand)(batch)
     camera = prediction.joints + batch.root[:, None]
     expected = 100 * camera[..., :2] / camera[..., 2:] + 31.5
@@ -452,7 +461,7 @@ def test_prediction_is_in_the_crop(hand: HandModel, batch: HOISDFBatch) -> None:
 
 
 @pytest.mark.parametrize("missing", ["intrinsics", "root", "object_center"])
-def test_what_is_missing_is_named(hand: HandModel, batch: HOISDFBatch, missing: str) -> None:
+def test_what_is_missing_is_named(hand: HandModel, batch: Any, missing: str) -> None:
     network = _network(TINY, hand)
     with pytest.raises(InputError, match=missing):
         network(dataclasses.replace(batch, **{missing: None}))
