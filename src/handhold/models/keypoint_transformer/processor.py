@@ -93,6 +93,7 @@ class KeypointProcessor(HopeProcessor):
     """Sample -> KeypointBatch and Prediction -> hands and objects, by one `config`."""
 
     config: KeypointProcessorConfig
+    defaults = KeypointProcessorConfig
     batch = KeypointBatch
 
     def _square(self, item: Item, shift: Array) -> tuple[Array, float]:
