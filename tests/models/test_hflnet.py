@@ -161,6 +161,21 @@ def test_shared_stage_sees_hand_then_object(
     assert int(network.backbone.stem.norm.num_batches_tracked) == 1
 
 
+def test_small_features_start_at_unit_scale(
+    tiny_hflnet: HFLNetConfig, make_batch: MakeBatch
+) -> None:
+    """However large the backbone's maps are: attention on larger ones saturates."""
+    network = HFLNet(tiny_hflnet).train()
+    with torch.no_grad():
+        for pyramid in (network.backbone.hand_pyramid, network.backbone.object_pyramid):
+            pyramid.smooth.weight.mul_(300)
+    capture: dict[str, Tensor] = {}
+    network(make_batch(tiny_hflnet, 4), capture)
+    for name in ("P2_hand", "P2_obj"):
+        deviation = capture[name].std(dim=(0, 2, 3))
+        torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=0.02, rtol=0)
+
+
 def test_object_stream_starts_as_the_hands(tiny_hflnet: HFLNetConfig) -> None:
     backbone = HFLNet(tiny_hflnet).backbone
     for index in (2, 3):

@@ -24,6 +24,9 @@ def _say(classifier: WholeCropClassifier | None, yes: bool) -> None:
     with torch.no_grad():
         classifier.out.weight.zero_()
         classifier.out.bias.copy_(torch.tensor([0.0, 1.0] if yes else [1.0, 0.0]))
+        if classifier.context is not None:
+            classifier.context[-1].weight.zero_()
+            classifier.context[-1].bias.zero_()
 
 
 @pytest.mark.parametrize("gate", ["official", "paper"])
@@ -80,6 +83,20 @@ def test_switch_is_affine(tiny_unihope: UniHOPEConfig, legacy: bool) -> None:
     a, b = torch.randn(2, 1, 16, 16, 16)
     middle, first, second = (switch(x)[0] for x in ((a + b) / 2, a, b))
     torch.testing.assert_close(middle, (first + second) / 2)
+
+
+def test_switch_of_cells_and_context(tiny_unihope: UniHOPEConfig) -> None:
+    """Means over cells first, and what the whole crop's vector adds."""
+    config = dataclasses.replace(tiny_unihope, switch_cells=4)
+    torch.manual_seed(0)
+    switch = WholeCropClassifier(config, legacy=False)
+    feature, context = torch.randn(2, 16, 16, 16), torch.randn(2, config.channels[3])
+    found, reduced = switch(feature, context)
+    cells = switch.reduce(feature).unflatten(2, (4, 4)).unflatten(4, (4, 4)).mean((3, 5))
+    torch.testing.assert_close(reduced, cells)
+    alone = switch(feature)[0]
+    torch.testing.assert_close(alone, cells.flatten(1) @ switch.out.weight.T + switch.out.bias)
+    torch.testing.assert_close(found - alone, switch.context(context))
 
 
 def test_suppressed_object(tiny_unihope: UniHOPEConfig, make_batch: MakeBatch) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handhold.errors import InputError
@@ -21,15 +20,13 @@ from handhold.hand.model import HandModel
 from handhold.models.nn.attention import MapAttention
 from handhold.models.nn.efficientnet import CHANNELS, LiteStem, lite_stage
 from handhold.models.nn.fpn import Pyramid
-from handhold.models.nn.hourglass import Hourglass
+from handhold.models.nn.hand_head import HandEncoder, HandHead
 from handhold.models.nn.mano_head import ManoHead
 from handhold.models.nn.object_heads import ObjectClassifier, ObjectHead
-from handhold.models.nn.resnet import BLOCKS, PreActivationUnit, Stem, stage
+from handhold.models.nn.resnet import BLOCKS, Stem, stage
 from handhold.models.nn.roi_align import roi_align
-from handhold.models.nn.soft_argmax import soft_argmax
+from handhold.models.nn.starting_weights import start_weights
 from handhold.scene import Batch, Prediction
-
-JOINTS = 21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,60 +197,6 @@ class TwoStreamBackbone(nn.Module):
         }
 
 
-class HandHead(nn.Module):
-    """Hourglass, then one heatmap a joint."""
-
-    def __init__(self, config: HFLNetConfig) -> None:
-        super().__init__()
-        width = config.pyramid_width
-        self.slope = config.slope
-        self.hourglass = Hourglass(width, config.hourglass_depth, config.slope)
-        self.unit = PreActivationUnit(width, config.slope)
-        self.conv = nn.Conv2d(width, width, 1)
-        self.norm = nn.BatchNorm2d(width)
-        self.score = nn.Conv2d(width, JOINTS, 1)
-        self.sharpness = nn.Parameter(torch.ones(JOINTS, 1))
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(B, C, R, R) -> hand_encoding (B, C, R, R), heatmaps (B, 21, R, R) and joints2d (B, 21,
-        2), relative to the hand box."""
-        hourglass = self.hourglass(x)
-        encoding = F.leaky_relu(self.norm(self.conv(self.unit(hourglass))), self.slope)
-        logits = self.score(encoding)
-        scores = logits * self.sharpness[:, :, None]
-        heatmaps, joints2d = soft_argmax(scores)
-        return {
-            "hourglass": hourglass,
-            "hand_encoding": encoding,
-            "heatmap_logits": logits,
-            "heatmap_scores": scores,
-            "heatmaps": heatmaps,
-            "joints2d": joints2d,
-        }
-
-
-class HandEncoder(nn.Module):
-    """Heatmaps and encoding -> one vector of 4 C numbers."""
-
-    def __init__(self, config: HFLNetConfig) -> None:
-        super().__init__()
-        width = config.pyramid_width
-        levels = config.roi_size.bit_length() - 2  # from roi_size down to 2 x 2
-        self.heatmap_conv = nn.Conv2d(JOINTS, width, 1)
-        self.encoding_conv = nn.Conv2d(width, width, 1)
-        self.units = nn.ModuleList(
-            PreActivationUnit(width, config.slope) for _ in range(2 * levels)
-        )
-
-    def forward(self, heatmaps: Tensor, encoding: Tensor) -> Tensor:
-        x = self.heatmap_conv(heatmaps.to(encoding.dtype)) + self.encoding_conv(encoding)
-        for index, unit in enumerate(self.units):
-            x = unit(x)
-            if index % 2:
-                x = F.max_pool2d(x, 2)
-        return x.flatten(1)
-
-
 def intersection(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes (B, 4), (B, 4) -> their intersection (B, 4) and 1 where it has an area, else 0 (B,)."""
     low = torch.maximum(first[:, :2], second[:, :2])
@@ -280,8 +223,8 @@ class HandObjectNetwork(nn.Module):
         self.backbone = TwoStreamBackbone(config)
         self.hand_attention = MapAttention(2 * width, config.heads, config.mlp_ratio)
         self.object_attention = MapAttention(width, config.heads, config.mlp_ratio)
-        self.hand_head = HandHead(config)
-        self.hand_encoder = HandEncoder(config)
+        self.hand_head = HandHead(width, config.hourglass_depth, config.slope)
+        self.hand_encoder = HandEncoder(width, config.roi_size, config.slope)
         self.mano_head = ManoHead(4 * width + context, config.mano_widths, config.slope)
         self.object_head = ObjectHead(width, config.object_slope, config.coord_factor)
         self.classifier = None
@@ -333,28 +276,8 @@ class HFLNet(HandObjectNetwork):
 
 def initialise(network: HandObjectNetwork, config: HFLNetConfig) -> None:
     """Starting weights; the backbone's come from ImageNet in the original (see official.py)."""
+    start_weights(network, config.init)
     backbone = network.backbone
-    for name, module in network.named_modules():
-        inside = name.startswith("backbone.") and "pyramid" not in name
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.Conv1d):
-            if inside or config.init == "kaiming":
-                # `pyramid` too: plain convolutions without norms keep the scale of their input
-                gain = 1.0 if "pyramid" in name else 2.0
-                fan = module.weight[0].numel()
-                nn.init.normal_(module.weight, std=(gain / fan) ** 0.5)
-            elif "pyramid" in name:
-                continue  # PyTorch's default, as in the original
-            else:
-                nn.init.normal_(module.weight, std=0.01 if isinstance(module, nn.Linear) else 0.001)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    if config.init == "kaiming":
-        head = network.mano_head
-        for linear in (head.pose, head.shape):
-            nn.init.normal_(linear.weight, std=0.01)
-        with torch.no_grad():  # no rotation
-            head.pose.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(16))
-        nn.init.normal_(network.object_head.out.weight, std=0.01)
     for index in (2, 3):  # both streams start alike
         twin = copy.deepcopy(getattr(backbone, f"hand_stage{index}"))
         setattr(backbone, f"object_stage{index}", twin)
