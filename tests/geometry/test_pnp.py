@@ -65,6 +65,16 @@ def test_failures_are_flagged() -> None:
     assert np.isfinite(same.translation).all()
 
 
+def test_a_held_object_is_near_its_hand() -> None:
+    turn, shift = _pose(2)
+    pixels = project(MODEL @ turn.T + shift, K)
+    for factor, plausible in ((0.4, False), (0.6, True), (1.8, True), (2.3, False)):
+        distance = float(shift[2]) / factor
+        found = pnp.solve_pose(pixels, MODEL, K, variant="sound", distance=distance)
+        assert found.failed == (not plausible), factor
+        assert not pnp.solve_pose(pixels, MODEL, K, distance=distance).failed  # the official
+
+
 def test_selection_is_the_ten_rounds_of_the_original() -> None:
     """Against the loop as it is written down: take the surest of each point, zero it, repeat."""
     rng = np.random.default_rng(5)

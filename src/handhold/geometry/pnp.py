@@ -67,8 +67,10 @@ def solve_pose(
 
     official: EPnP inside OpenCV's RANSAC with its defaults (8 px, 100 iterations); fewer than 6
     points or failure gives the identity at (0, 0, 1) m. sound: after RANSAC (limit `limit_px`),
-    weighted robust refinement on all points, poses behind or in the camera refused; failure is
-    placed at `distance` (default 1 m) on the ray through the weighted mean of the points.
+    weighted robust refinement on all points, poses behind or in the camera refused, and those less
+    than half or more than twice `distance` (of the hand that holds the object, if known) away;
+    failure is placed at `distance` (default 1 m) on the ray through the weighted mean of the
+    points.
     """
     pixels = np.asarray(points2d, np.float64).reshape(-1, 2)
     model = np.asarray(points3d, np.float64).reshape(-1, 3)
@@ -83,6 +85,9 @@ def solve_pose(
     found = _ransac(pixels, model, matrix, limit)
     if found is not None and variant == "sound":
         found = _refine(pixels, model, matrix, share, *found, limit)
+        if found is not None and distance is not None:
+            depth = float((model.mean(axis=0) @ found[0].T + found[1])[2])
+            found = found if distance / 2 <= depth <= 2 * distance else None
     if found is None:
         place = np.array([0.0, 0.0, 1.0])
         if variant == "sound" and len(pixels) and share.sum() > 0:
