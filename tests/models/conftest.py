@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,10 +14,12 @@ from handhold.hand.model import HandModel
 from handhold.models.hflnet.model import HFLNetConfig
 from handhold.models.nn.hope_losses import with_hand_targets
 from handhold.models.unihope.model import UniHOPEConfig
-from handhold.scene import Batch
+from handhold.scene import Batch, Camera, Hand, RigidObject, Sample
 
 TINY = {
     "input_size": 64,
+    "block": "basic",
+    "stem_kernel": 3,
     "depths": (1, 1, 1, 1),
     "widths": (8, 8, 16, 16),
     "stem_width": 8,
@@ -51,6 +54,7 @@ def tiny_unihope() -> UniHOPEConfig:
         adaptation="official",
         skip_object=False,
         switch_width=4,
+        switch_cells=0,
         adaptation_heads=2,
         adaptation_head_dim=8,
     )
@@ -89,10 +93,64 @@ def make_batch(hand: HandModel) -> Callable[..., Batch]:
             visibility=torch.linspace(0.5, 1.0, count),
             object_points2d=(0.4 + 0.5 * torch.rand(count, 21, 2, generator=draw)) * size,
             object_mask=(torch.rand(count, 32, 32, generator=draw) > 0.3).float(),
-            object_class=torch.arange(count) % max(config.object_classes, 1),
+            object_class=torch.arange(count) % max(getattr(config, "object_classes", 0), 1),
             paired_image=image.flip(1),
             is_filtered=torch.zeros(count, dtype=torch.bool),
         )
-        return with_hand_targets(batch, hand, config.mano_center)
+        return with_hand_targets(batch, hand, getattr(config, "mano_center", None))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_items(hand: HandModel) -> Callable[..., list[tuple[Sample, int]]]:
+    """make_items(count): labelled photos of 96 x 96 pixels that tell the hands apart, one right
+    hand each, for any processor. Every other hand grasps."""
+
+    def make(count: int = 2, seed: int = 0) -> list[tuple[Sample, int]]:
+        draw = np.random.default_rng(seed)
+        pose = (0.3 * draw.standard_normal((count, 16, 3))).astype(np.float32)
+        betas = (0.5 * draw.standard_normal((count, 10))).astype(np.float32)
+        posed = hand(torch.from_numpy(pose), torch.from_numpy(betas), center=9)
+        intrinsics = np.array([[150.0, 0, 47.5], [0, 150.0, 47.5], [0, 0, 1]])
+        camera = Camera(intrinsics=intrinsics, width=96, height=96, source="synthetic")
+        shift = np.array([0.0, 0.0, 0.6], np.float32)
+        items = []
+        for i in range(count):
+            coarse = torch.from_numpy(draw.random((1, 3, 4, 4))).float()
+            smooth = torch.nn.functional.interpolate(coarse, size=96, mode="bilinear")[0]
+            image = (smooth.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+            joints = posed.joints[i].numpy() + shift
+            mask = draw.random((96, 96)) < 0.5
+            thing = RigidObject(
+                name="003_cracker_box",
+                rotation=np.eye(3),
+                translation=np.array([0.03, 0.02, 0.6]),
+                control_points=draw.uniform(-0.04, 0.04, (21, 3)),
+                held=i % 2 == 0,
+            )
+            label = Hand(
+                side="right",
+                joints2d=camera.project(joints),
+                joints2d_valid=np.ones(21, np.bool_),
+                joints=joints,
+                vertices=posed.vertices[i].numpy() + shift,
+                pose=pose[i],
+                betas=betas[i],
+                grasping=i % 2 == 0,
+                visibility=0.5,
+            )
+            sample = Sample(
+                key=f"made/{i}",
+                image=image,
+                camera=camera,
+                hands=(label,),
+                object=thing,
+                object_mask=mask,
+                hand_mask=~mask,
+                bare_image=image[::-1].copy(),
+            )
+            items.append((sample, 0))
+        return items
 
     return make

@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse
 import torch
 
+from handhold.cli.weights import import_weights
 from handhold.errors import FileFormatError, InputError, MissingFileError, WeightsError
 from handhold.hand.hierarchy import build_hierarchy, read_hierarchy
 from handhold.hand.model import HandModel
@@ -20,8 +21,10 @@ from handhold.models.mobrecon.loss import MobReconLossConfig, loss
 from handhold.models.mobrecon.model import MobRecon, MobReconConfig
 from handhold.models.mobrecon.official import config_for, convert, load_backbone, load_official
 from handhold.models.nn.dense_stack import ConvNorm, DenseStackBackbone, SqueezeExcite
+from handhold.models.nn.hope_config import HopeProcessorConfig
 from handhold.models.nn.mesh_decoder import MeshDecoder, SeparableSpiralConv, SpiralConv, sample
 from handhold.models.nn.mesh_losses import edge_term, normal_term
+from handhold.models.registry import load_model
 from handhold.scene import Batch, Prediction
 
 TINY = {
@@ -315,6 +318,21 @@ def test_import_needs_the_authors_table(checkpoint: Path, hand: HandModel, tmp_p
     assert torch.equal(expected.vertices, found.vertices)
     built = load_official(checkpoint, template="hand", hand=hand)
     torch.testing.assert_close(built.decoder.up_weights_0, torch.from_numpy(own.weights[0]).float())
+
+
+def test_through_the_command(checkpoint: Path, hand: HandModel, tmp_path: Path) -> None:
+    out, table = tmp_path / "mobrecon.safetensors", tmp_path / "transform.pkl"
+    with pytest.raises(WeightsError, match=r"transform\.pkl"):
+        import_weights("mobrecon", checkpoint, out=out)
+    assert not out.exists()
+    _table(table, hand, scale=1.3)
+    import_weights("mobrecon", checkpoint, out=out, template=str(table))
+    model = load_model("mobrecon", weights=out)
+    assert model.config == MobReconConfig(mesh="stored")
+    assert model.processor.config == HopeProcessorConfig.unihope(128, hand=True)
+    assert model.extra["source"]["file"] == checkpoint.name
+    with torch.no_grad():
+        assert bool(model.network(_batch(size=128)).vertices.isfinite().all())
 
 
 def test_gaps_leftovers_and_other_methods(

@@ -32,6 +32,22 @@ def test_counting_by_hand() -> None:
     assert size.parameters == (27 * 8 + 8) + 16 + (8 * 18 + 8) + (45 + 5) + 10
 
 
+def test_transposed_convolutions_as_the_papers_charge_them() -> None:
+    """2 x 6 inputs of 4 x 4 give 2 x 8 outputs of 8 x 8."""
+    layer = nn.ConvTranspose2d(6, 8, 2, 2, bias=False)
+    size = measure(layer, lambda: layer(torch.zeros(2, 6, 4, 4)))
+    assert size.macs == 2 * 6 * 16 * 8 * 4
+    assert size.counted == 2 * 8 * 64 * 6 * 4
+
+
+def test_only_layers_that_run_are_counted() -> None:
+    network = nn.ModuleDict({"used": nn.Linear(3, 4), "idle": nn.Linear(5, 6)})
+    network.register_parameter("scale", nn.Parameter(torch.ones(7)))
+    size = measure(network, lambda: network["used"](network["used"](torch.zeros(1, 3)).T.T[:, :3]))
+    assert size.parameters == 16 + 36 + 7
+    assert size.counted_parameters == 16
+
+
 def test_shared_layers_count_each_time_they_run() -> None:
     layer = nn.Linear(4, 4)
     size = measure(layer, lambda: layer(layer(torch.zeros(1, 4))))
@@ -45,13 +61,32 @@ def test_attention_products_stand_apart() -> None:
     assert size.macs == 16 * 64 + 2 * 10 * 64 + 16 * (8 * 32 * 2)
 
 
+# Table H of the UniHOPE paper: millions of parameters and billions of operations
+TABLE = {
+    "hflnet": (46.08, 10.01),
+    "unihope": (46.38, 10.04),
+    "semihand": (34.48, 39.44),
+    "handoccnet": (37.22, 15.48),
+    "mobrecon": (8.23, 0.46),
+    "h2onet": (25.88, 0.74),
+    "simplehand": (48.89, 9.96),
+}
+ROWS = (*TABLE, "unihope-small")
+
+
 @pytest.fixture(scope="module")
 def rows() -> dict[str, sizes.SizeRow]:
-    return {name: sizes.compare(name)[0] for name in ("hflnet", "unihope", "unihope-small")}
+    return {name: sizes.compare(name)[0] for name in ROWS}
 
 
 def test_papers_sizes(rows: dict[str, sizes.SizeRow]) -> None:
-    """Table H of the UniHOPE paper: 46.08 M and 10.01 G, 46.38 M and 10.04 G, at 128 pixels."""
+    for name, (millions, billions) in TABLE.items():
+        row = rows[name]
+        assert row.size.counted_parameters / 1e6 == pytest.approx(millions, rel=0.01), name
+        assert row.size.counted / 1e9 == pytest.approx(billions, rel=0.015), name  # two digits
+        assert row.paper_parameters is not None and row.paper_gmacs is not None
+        assert row.paper_parameters / 1e6 == pytest.approx(millions, abs=0.006), name
+        assert row.paper_gmacs == pytest.approx(billions, abs=0.006), name
     hflnet, unihope = rows["hflnet"], rows["unihope"]
     assert hflnet.size.parameters == 46_080_659
     assert unihope.size.parameters == 46_375_703

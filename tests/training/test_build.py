@@ -14,10 +14,13 @@ from PIL import Image
 from handhold.errors import InputError
 from handhold.hand.anatomy import sample_betas, sample_pose
 from handhold.hand.model import HandModel
+from handhold.models.registry import MODELS
+from handhold.models.switched.model import GraspClassifierConfig
 from handhold.scene import Camera, Hand, RigidObject, Sample
 from handhold.training.build import build_task
 from handhold.training.config import TrainConfig
 from handhold.training.module import make_optimizer
+from handhold.training.recipes import RECIPES
 
 TINY: dict[str, Any] = {
     "input_size": 64,
@@ -77,12 +80,31 @@ def make_samples(count: int) -> list[tuple[Sample, int]]:
     return result
 
 
+OWN: dict[str, dict[str, Any]] = {
+    "hand-detector": {"input_size": 64, "width": 16},
+    "mobrecon-small": {"input_size": 64, "width": 16, "latent_width": 32},
+    "h2onet-small": {
+        "input_size": 64,
+        "width": 16,
+        "latent_width": 32,
+        "rotation_widths": [32, 16, 64, 32, 32, 16, 16],
+    },
+    "simplehand-small": {"input_size": 64, "depths": [1, 1, 1, 1]},
+}
+
+
 def config(model: str, **changes: Any) -> TrainConfig:
-    network = TINY if model != "hand-detector" else {"input_size": 64, "width": 16}
-    return TrainConfig(model=model, steps=1, network=network, **changes)
+    """A very small network, of fields that the method has."""
+    kind = MODELS[model].config() if model in MODELS else GraspClassifierConfig()
+    fields = {item.name for item in dataclasses.fields(kind)}
+    tiny = {name: value for name, value in TINY.items() if name in fields}
+    return TrainConfig(model=model, steps=1, network=OWN.get(model, tiny), **changes)
 
 
-@pytest.mark.parametrize("model", ["hflnet-small", "unihope-small", "hand-detector"])
+MODELS_HERE = [name for name in MODELS if name.endswith("-small")]
+
+
+@pytest.mark.parametrize("model", [*MODELS_HERE, "hand-detector", "grasp-classifier"])
 def test_steps_lower_the_loss_and_measures_are_given(model: str) -> None:
     torch.manual_seed(0)
     chosen = config(model, lr=5e-3)
@@ -103,7 +125,22 @@ def test_steps_lower_the_loss_and_measures_are_given(model: str) -> None:
     task.network.eval()
     with torch.no_grad():
         names = set(task.measures(task.network, batch))
-    assert {"recall"} <= names if model == "hand-detector" else {"pa_mpjpe_mm", "pck10"} <= names
+    own = {"hand-detector": {"recall"}, "grasp-classifier": {"grasp_accuracy"}}
+    assert own.get(model, {"pa_mpjpe_mm", "pck10"}) <= names
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_fit_their_methods(name: str) -> None:
+    """Fields of network and loss exist, and the preparation is one that the method knows."""
+    recipe = RECIPES[name]()
+    if recipe.model not in MODELS:
+        return
+    told = MODELS[recipe.model]
+    settings = dataclasses.replace(told.config(), **recipe.network)
+    dataclasses.replace(told.loss_config(), **recipe.loss)
+    assert told.trained_on(recipe.preparation).fitted(settings).input_size == settings.input_size
+    if recipe.preparation == "hand_alone":
+        assert told.trained_on("hand_alone").crop_rule == "hand"
 
 
 def test_pairs_reach_network_and_loss() -> None:
@@ -130,6 +167,8 @@ def test_unknown_names_and_fields_are_refused() -> None:
         build_task(TrainConfig(model="hand-detector", steps=1, loss={"colour": 1}))
     with pytest.raises(InputError, match=r"unihope-small, augmentation: .*'colour'"):
         build_task(config("unihope-small", augmentation={"colour": 1}))
+    with pytest.raises(InputError, match="preparation: expected deployable, dexycb or ho3d"):
+        build_task(config("unihope-small", preparation="hand_alone"))
     with pytest.raises(InputError, match="hflnet-small does not train on pairs"):
         build_task(config("hflnet-small", pairs=True))
 

@@ -10,7 +10,13 @@ import pytest
 
 from handhold.errors import FileFormatError, InputError
 from handhold.training.config import TrainConfig
-from handhold.training.recipes import RECIPES, hflnet, unihope_stage1, unihope_stage2
+from handhold.training.recipes import (
+    RECIPES,
+    grasp_classifier,
+    hflnet,
+    unihope_stage1,
+    unihope_stage2,
+)
 
 
 def test_rate_is_tied_to_the_batch() -> None:
@@ -31,6 +37,15 @@ def test_step_schedule_of_the_papers() -> None:
     assert (first.epochs, second.epochs) == (30, 40)
     assert second.lr_at(0, items) == pytest.approx(1.18e-5, rel=5e-3)
     assert first.pairs and second.pairs and second.loss == {"enhancement": True}
+
+
+def test_milestones() -> None:
+    config = grasp_classifier()  # 5e-5, x0.1 at 25 and 30, 38 epochs, batch 64
+    items = 6400  # 100 steps an epoch
+    assert config.total_steps(items) == 3800
+    for epoch, power in {0: 0, 24: 0, 25: 1, 29: 1, 30: 2, 37: 2}.items():
+        for step in (100 * epoch, 100 * epoch + 99):
+            assert config.lr_at(step, items) == pytest.approx(5e-5 * 0.1**power, rel=1e-12)
 
 
 def test_cosine_with_warm_up() -> None:

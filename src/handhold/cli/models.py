@@ -31,13 +31,14 @@ def models(sizes: bool = False) -> int:
     from handhold.models.sizes import compare
 
     table = Table(box=SIMPLE)
-    for title in ("configuration", "parameters", "paper", "GMACs", "paper", "+", ""):
+    for title in ("configuration", "parameters", "counted", "paper", "GMACs", "paper", "+", ""):
         table.add_column(title, no_wrap=True, justify="left" if title[:1] == "c" else "right")
     rows = [row for name in MODELS for row in compare(name)]
     for row in rows:
         table.add_row(
             f"{row.label} {row.input_size}",
             f"{row.size.parameters:,}",
+            f"{row.size.counted_parameters / 1e6:.2f} M",
             "" if row.paper_parameters is None else f"{row.paper_parameters / 1e6:.2f} M",
             f"{row.size.counted / 1e9:.3f}",
             "" if row.paper_gmacs is None else f"{row.paper_gmacs:.2f}",
@@ -46,11 +47,15 @@ def models(sizes: bool = False) -> int:
         )
     console.print(table)
     console.print(
-        "The number after the name is the side of the crop. GMACs as the papers count: multiply-"
-        "adds of\nconvolutions and linear layers and four operations per element of norms; +: "
-        "products inside\nattention, which they leave out.",
+        "The number after the name is the side of the crop. counted: parameters of the layers that "
+        "run, as\nthe papers count. GMACs as they count: multiply-adds of convolutions and linear "
+        "layers and four\noperations per element of norms; +: products inside attention, which "
+        "they leave out.",
         soft_wrap=True,
     )
+    for row in rows:
+        if row.note:
+            console.print(f"{row.label}: {row.note}.", soft_wrap=True)
     return 0 if all(row.agrees(TOLERANCE) for row in rows) else 1
 
 

@@ -156,6 +156,7 @@ def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
         for name, recipe in RECIPES.items():
             print(f"{name:<20} {(recipe.__doc__ or '').strip().splitlines()[0]}")
         print(f"{'unihope':<20} Both stages of UniHOPE, one after the other.")
+        print(f"{'h2onet':<20} Both stages of H2ONet, one after the other.")
         return 0
     try:
         import torch

@@ -9,11 +9,13 @@ import tyro
 
 
 def import_weights(
-    method: Annotated[Literal["hflnet", "unihope"], tyro.conf.Positional],
+    method: Annotated[str, tyro.conf.Positional],
     file: Annotated[Path, tyro.conf.Positional],
     out: Path,
-    origin: Literal["auto", "original", "unihope"] = "auto",
-    input_size: Literal["auto", "128", "256"] = "auto",
+    origin: str = "auto",
+    input_size: Literal["auto", "128", "224", "256", "512"] = "auto",
+    template: str | None = None,
+    mano: Path | None = None,
     precision: Literal["fp16", "fp32"] = "fp32",
 ) -> None:
     """Turn a checkpoint of the original authors into a weights file of handhold.
@@ -22,47 +24,75 @@ def import_weights(
     authors' licence stays what it is.
 
     Args:
-        method: hflnet or unihope.
+        method: A method of `handhold models` with released weights, such as hflnet, unihope,
+            semihand, handoccnet, mobrecon, h2onet, simplehand; or grasp-classifier.
         file: The authors' .pth or .tar file.
         out: Weights file to write (.safetensors).
-        origin: hflnet only: the original repository (4 attention heads, wrist-centred) or UniHOPE's
-            copy (8 heads); auto looks at what stands beside the weights in the file.
+        origin: Whose code trained it, where several did and their networks differ: original (the
+            method's own repository; mobrecon: handmesh), unihope, handbooster. auto looks at what
+            stands in the file.
         input_size: Side of the crops it was trained with. hflnet: auto is 256 (UniHOPE's DexYCB
-            training used 128); unihope: auto reads it from the switch, which must agree.
+            training used 128); semihand: auto is 512; all others tell it themselves, and must
+            agree.
+        template: mobrecon and h2onet: the authors' up-sampling table, transform.pkl (read as data),
+            which their released weights need; or "hand", for weights that were trained with the
+            mesh hierarchy of the loaded hand model.
+        mano: Folder with the official MANO files, whose hand the weights were trained with (for
+            template "hand").
         precision: fp16 halves the file.
     """
     import dataclasses
     import hashlib
+    import inspect
+    from typing import Any
 
     from handhold.errors import InputError
-    from handhold.models.hflnet import official as hflnet
-    from handhold.models.registry import entry
-    from handhold.models.unihope import official as unihope
+    from handhold.hand.model import HandModel
+    from handhold.models.registry import MODELS
+    from handhold.models.switched import official as classifier
     from handhold.models.weights import save_weights
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out: expected a file named .safetensors, found {out.name!r}")
+    importers: dict[str, Any] = {
+        name: entry.importer for name, entry in MODELS.items() if entry.importer is not None
+    }
+    importers["grasp-classifier"] = classifier.load_official
+    if method not in importers:
+        raise InputError(f"method: expected one of {', '.join(importers)}, found {method!r}")
     size = None if input_size == "auto" else int(input_size)
-    if method == "hflnet":
-        network = hflnet.load_official(file, origin=origin, input_size=size)
-    else:
-        network = unihope.load_official(file)
-        if size not in (None, network.config.input_size):
-            raise InputError(
-                f"--input-size: the switch in {file.name} was made for "
-                f"{network.config.input_size}, found {size}"
-            )
-    processor = dataclasses.replace(entry(method).processor(), input_size=network.config.input_size)
+    accepted = inspect.signature(importers[method]).parameters
+    options: dict[str, Any] = {}
+    if origin != "auto":
+        options["origin"] = origin
+    if size is not None and "input_size" in accepted:
+        options["input_size"] = size
+    if template is not None:
+        options["template"] = template if template == "hand" else Path(template)
+    if mano is not None:
+        options["hand"] = HandModel.load(mano, "right")
+    for name in options:
+        if name not in accepted:
+            raise InputError(f"--{name.replace('hand', 'mano')}: {method} does not need it")
+    network = importers[method](file, **options)
+    if size not in (None, network.config.input_size):
+        raise InputError(
+            f"--input-size: {file.name} was made for {network.config.input_size}, found {size}"
+        )
+    # the classifier is UniHOPE's, crops included
+    told = MODELS["unihope" if method == "grasp-classifier" else method]
+    eaten = told.processor() if told.imported is None else told.imported(network.config)
+    processor = eaten.fitted(network.config)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     extra = {
         "processor": dataclasses.asdict(processor),
         "source": {"file": file.name, "sha256": digest},
-        "licence": entry(method).licence,
+        "licence": told.licence,
     }
     save_weights(out, network, model=method, extra=extra, precision=precision)
     print(f"{out}: {sum(p.numel() for p in network.parameters()):,} parameters of {method}")
-    print(f"licence: {entry(method).licence}")
+    print(f"licence: {told.licence}")
 
 
 def pack(

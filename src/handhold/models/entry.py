@@ -29,7 +29,7 @@ class ModelEntry:
     paper_config: what the paper's sizes (paper_parameters, paper_gmacs by the paper's counting)
     belong to; size_note: what that counting leaves out. importer: (file, options) -> the network
     of the authors' checkpoint; imported: what a network of that configuration eats, None: what
-    `processor` says.
+    `processor` says. unused_labels: members of shards that its processor does not read.
     """
 
     summary: str
@@ -49,3 +49,4 @@ class ModelEntry:
     size_note: str = ""
     importer: Callable[..., nn.Module] | None = None
     imported: Callable[[Any], Any] | None = None
+    unused_labels: frozenset[str] = frozenset({"hand_mask", "hand_mask_amodal", "depth"})

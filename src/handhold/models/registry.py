@@ -56,8 +56,12 @@ _OURS = "Apache-2.0"
 _NONE = "original code and weights: no licence given; this code Apache-2.0"
 _MIXED = "original code and weights: no licence given (parts GPL-3.0); this code Apache-2.0"
 _MIT = "original code and weights: MIT (the hand layer in them GPL-3.0); this code Apache-2.0"
-_EMBEDDINGS = "without parameters that no layer holds (learned positions, scales)"
-_IDLE = "without a block that never runs and the lifting matrix"
+_EMBEDDINGS = "the paper's count leaves out learned positions and scales, which no layer holds"
+_CHARGED = (
+    f"{_EMBEDDINGS}, nor the projections of the mesh head's attention; it charges the transposed "
+    "convolution 16 times"
+)
+_IDLE = "the paper's count leaves out a block that never runs and the lifting matrix"
 
 MODELS: dict[str, ModelEntry] = {
     "hflnet": ModelEntry(
@@ -247,7 +251,7 @@ MODELS: dict[str, ModelEntry] = {
         paper_config=lambda: SimpleHandConfig(fold=False),
         paper_parameters=48_894_000,
         paper_gmacs=9.963,
-        size_note=_EMBEDDINGS,
+        size_note=_CHARGED,
         importer=simplehand_official.load_official,
         imported=simplehand_processor.of_weights,
     ),

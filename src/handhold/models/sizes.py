@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from handhold.models.nn.flops import Size, measure
+from handhold.models.processors import Processor
 from handhold.models.registry import build_model, entry
 from handhold.models.unihope.model import UniHOPEConfig
-from handhold.scene import Batch
+from handhold.scene import Batch, Camera
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +23,13 @@ class SizeRow:
     input_size: int
     paper_parameters: int | None = None
     paper_gmacs: float | None = None
+    note: str = ""
 
     def agrees(self, tolerance: float) -> bool:
         """Both figures within the relative tolerance; True where the paper gives none."""
         parameters, gmacs = self.paper_parameters, self.paper_gmacs
-        near = parameters is None or abs(self.size.parameters / parameters - 1) <= tolerance
+        counted = self.size.counted_parameters
+        near = parameters is None or abs(counted / parameters - 1) <= tolerance
         return near and (gmacs is None or abs(self.size.counted / 1e9 / gmacs - 1) <= tolerance)
 
 
@@ -43,6 +46,7 @@ def compare(name: str) -> list[SizeRow]:
                 input_size=pixels,
                 paper_parameters=told.paper_parameters,
                 paper_gmacs=told.paper_gmacs,
+                note=told.size_note,
             )
         )
     if told.paper_config is None or told.paper_config() != told.config():
@@ -51,21 +55,22 @@ def compare(name: str) -> list[SizeRow]:
     return rows
 
 
-def one_crop(pixels: int) -> Batch:
-    """A grey crop with overlapping boxes of hand and object."""
-    box = torch.tensor([[0.2, 0.2, 0.7, 0.75]]) * pixels
-    return Batch(
-        image=torch.full((1, 3, pixels, pixels), 0.5), hand_box=box, object_box=box + 0.1 * pixels
+def one_crop(processor: Processor) -> Batch:
+    """Overlapping boxes of hand and object in a grey photo, by the method's processor."""
+    side = 256
+    camera = Camera(
+        intrinsics=np.array([[300.0, 0, 127.5], [0, 300.0, 127.5], [0, 0, 1]]),
+        width=side,
+        height=side,
     )
+    box = np.array([0.3, 0.3, 0.6, 0.62]) * side
+    grey = np.full((side, side, 3), 128, np.uint8)
+    return processor.encode_boxes(grey, [box], ["right"], [box + 0.1 * side], camera)
 
 
 def _measure(name: str, config: object) -> tuple[Size, int]:
     if isinstance(config, UniHOPEConfig):  # the full work, whatever the switch says
         config = dataclasses.replace(config, skip_object=False)
-    network = build_model(name, config=config).network
-    pixels = network.config.input_size
-    return measure(network, lambda: _forward(network, one_crop(pixels))), pixels
-
-
-def _forward(network: torch.nn.Module, batch: Batch) -> None:
-    network(batch)
+    model = build_model(name, config=config)
+    batch = one_crop(model.processor)
+    return measure(model.network, lambda: model.network(batch)), model.config.input_size

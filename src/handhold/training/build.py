@@ -34,9 +34,9 @@ def build_task(config: TrainConfig) -> Task:
     """
     if config.model == "hand-detector":
         return _detector(config)
-    from handhold.training.build_hope import hope_task
+    from handhold.training.build_hands import CLASSIFIER, classifier_task, hand_task
 
-    return hope_task(config)
+    return classifier_task(config) if config.model == CLASSIFIER else hand_task(config)
 
 
 def _detector(config: TrainConfig) -> Task:

@@ -33,20 +33,22 @@ class TrainConfig:
 
     model: name in the registry, or "hand-detector". recipe: where the settings come from.
     network, loss: changes to the defaults of the method's own configurations. preparation:
-    "deployable" (crops from boxes, strong augmentation), or the original authors' for "dexycb"
-    or "ho3d". augmentation: changes to the method's. mano: folder with the official files whose
-    hand is the target (None: the free hand). backgrounds: folder of photos without hands, for
-    behind synthetic scenes and beside the detector's photos; the last eighth is kept for
-    validation. backbone: file with a backbone's ImageNet weights to start with (`load_lite`).
-    frozen: beginnings of the names of modules that stay as they are, their BatchNorm included.
-    pairs: use UniHOPE's second images (the photo without the object).
+    "deployable" (crops from boxes, strong augmentation), or the original authors': for "dexycb"
+    or "ho3d" as in UniHOPE's code, "hand_alone" as in HandOccNet's, H2ONet's and HandBooster's
+    (methods that know no objects). augmentation: changes to the method's. mano: folder with the
+    official files whose hand is the target (None: the free hand). backgrounds: folder of photos
+    without hands, for behind synthetic scenes and beside the detector's photos; the last eighth is
+    kept for validation. backbone: file with a backbone's ImageNet weights to start with
+    (`load_lite`). frozen: beginnings of the names of modules that stay as they are, their
+    BatchNorm included. pairs: use UniHOPE's second images (the photo without the object).
     data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", each optionally "=weight".
     validation: the same without weights; empty: what the training data hold out.
 
     steps, epochs: the length, as optimiser steps (if not 0) or as passes over `epoch_items` items
     (0: all items of the data, or 20,000 when they are drawn on the fly). batch_size: of all
     devices together. lr belongs to batches of `lr_batch` items and is scaled in proportion to
-    batch_size (0: not scaled). schedule: constant; step (times decay_factor every decay_epochs);
+    batch_size (0: not scaled). schedule: constant; step (times decay_factor every decay_epochs, or
+    at the epochs decay_at, where there are any);
     cosine (down to lr * final_lr); one_cycle (up from lr / 25 in the first 30 %, then a cosine
     down to lr * final_lr). warmup: steps of linear rise before constant, step and cosine.
     weight_decay: with adam on all parameters (L2), with adamw on matrices and kernels only.
@@ -60,7 +62,7 @@ class TrainConfig:
 
     model: str
     recipe: str = ""
-    preparation: Literal["deployable", "dexycb", "ho3d"] = "deployable"
+    preparation: Literal["deployable", "dexycb", "ho3d", "hand_alone"] = "deployable"
     augmentation: dict[str, Any] = field(default_factory=dict)
     mano: str | None = None
     backgrounds: str | None = None
@@ -83,6 +85,7 @@ class TrainConfig:
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
     warmup: int = 0
     decay_epochs: float = 10.0
+    decay_at: tuple[float, ...] = ()
     decay_factor: float = 0.7
     final_lr: float = 0.01
     ema: float = 0.0
@@ -100,7 +103,7 @@ class TrainConfig:
     log_steps: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("data", "validation", "frozen"):
+        for name in ("data", "validation", "frozen", "decay_at"):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple([value] if isinstance(value, str) else value))
         if not self.data:
@@ -132,7 +135,7 @@ class TrainConfig:
             "optimizer": ("adam", "adamw"),
             "schedule": ("constant", "step", "cosine", "one_cycle"),
             "precision": ("32", "bf16"),
-            "preparation": ("deployable", "dexycb", "ho3d"),
+            "preparation": ("deployable", "dexycb", "ho3d", "hand_alone"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -167,6 +170,9 @@ class TrainConfig:
             return self.peak_lr * _cosine(1.0, self.final_lr, min(1.0, done))
         if self.schedule == "step":
             epoch = step * self.batch_size / epoch_items
+            if self.decay_at:
+                passed = sum(epoch >= milestone - 1e-9 for milestone in self.decay_at)
+                return self.peak_lr * self.decay_factor**passed
             return self.peak_lr * self.decay_factor ** math.floor(epoch / self.decay_epochs + 1e-9)
         return self.peak_lr
 

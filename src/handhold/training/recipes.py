@@ -46,6 +46,31 @@ def hflnet_small(**changes: Any) -> TrainConfig:
     return _small("hflnet-small", changes)
 
 
+def semihand_small(**changes: Any) -> TrainConfig:
+    """Liu et al.'s heads on a small backbone, for a processor."""
+    return _small("semihand-small", changes)
+
+
+def handoccnet_small(**changes: Any) -> TrainConfig:
+    """HandOccNet's structure on a small backbone, for a processor."""
+    return _small("handoccnet-small", changes)
+
+
+def mobrecon_small(**changes: Any) -> TrainConfig:
+    """MobRecon a quarter as wide, for a processor."""
+    return _small("mobrecon-small", changes)
+
+
+def h2onet_small(**changes: Any) -> TrainConfig:
+    """H2ONet a quarter as wide, in one stage, for a processor."""
+    return _small("h2onet-small", changes)
+
+
+def simplehand_small(**changes: Any) -> TrainConfig:
+    """SimpleHand with a small FastViT, for a processor."""
+    return _small("simplehand-small", changes)
+
+
 def hand_detector(**changes: Any) -> TrainConfig:
     """The hand detector: photos with boxes, on a processor."""
     values = {
@@ -145,6 +170,181 @@ def unihope_stage2(**changes: Any) -> TrainConfig:
     return dataclasses.replace(unihope_stage1(), **(values | changes))
 
 
+def semihand(**changes: Any) -> TrainConfig:
+    """Liu et al.'s network as UniHOPE's authors retrained it on DexYCB: 512 pixels, 50 epochs."""
+    values = {
+        "model": "semihand",
+        "recipe": "semihand",
+        "preparation": "dexycb",
+        "epochs": 50.0,
+        "batch_size": 24,
+        "lr": 1e-4,
+        "lr_batch": 24,
+        "schedule": "step",
+        "decay_epochs": 10.0,
+        "decay_factor": 0.7,
+        "workers": 8,
+    }
+    return _made(values, changes)
+
+
+def semihand_ho3d(**changes: Any) -> TrainConfig:
+    """Liu et al.'s network on HO3D as its repository trains it: 60 epochs, x0.7 every 10."""
+    values = {
+        "recipe": "semihand-ho3d",
+        "preparation": "ho3d",
+        "network": {"mano_center": 0, "tips": "ho3d"},
+        "epochs": 60.0,
+        "weight_decay": 5e-4,
+    }
+    return dataclasses.replace(semihand(), **(values | changes))
+
+
+def handoccnet(**changes: Any) -> TrainConfig:
+    """HandOccNet on DexYCB as its repository trains it: 25 epochs, x0.9 every epoch."""
+    values = {
+        "model": "handoccnet",
+        "recipe": "handoccnet",
+        "preparation": "hand_alone",
+        "epochs": 25.0,
+        "batch_size": 64,
+        "lr": 1e-4,
+        "lr_batch": 64,
+        "schedule": "step",
+        "decay_epochs": 1.0,
+        "decay_factor": 0.9,
+        "workers": 8,
+    }
+    return _made(values, changes)
+
+
+def handoccnet_ho3d(**changes: Any) -> TrainConfig:
+    """HandOccNet on HO3D as its repository trains it: 70 epochs, x0.7 every 10."""
+    values = {"recipe": "handoccnet-ho3d", "epochs": 70.0, "decay_epochs": 10.0}
+    return dataclasses.replace(handoccnet(), **({"decay_factor": 0.7} | values | changes))
+
+
+def handoccnet_unihope(**changes: Any) -> TrainConfig:
+    """HandOccNet as UniHOPE's authors retrained it on DexYCB: the hand's pose itself, their crops.
+
+    HO3D: `epochs=70, decay_epochs=10, decay_factor=0.7, preparation="ho3d"`.
+    """
+    values = {
+        "recipe": "handoccnet-unihope",
+        "preparation": "dexycb",
+        "network": {"mean_pose": False, "init": "pytorch"},
+    }
+    return dataclasses.replace(handoccnet(), **(values | changes))
+
+
+def mobrecon(**changes: Any) -> TrainConfig:
+    """MobRecon as UniHOPE's authors retrained it: 128 pixels, 38 epochs, x0.1 at 30.
+
+    They start from the authors' pretrained backbone (`mobrecon.official.load_backbone`).
+    """
+    values = {
+        "model": "mobrecon",
+        "recipe": "mobrecon",
+        "preparation": "dexycb",
+        "epochs": 38.0,
+        "batch_size": 32,
+        "lr": 1e-3,
+        "lr_batch": 32,
+        "schedule": "step",
+        "decay_at": (30.0,),
+        "decay_factor": 0.1,
+        "workers": 8,
+    }
+    return _made(values, changes)
+
+
+def mobrecon_handbooster(**changes: Any) -> TrainConfig:
+    """MobRecon as HandBooster's authors retrained it on DexYCB: 76 epochs, x0.1 at 60.
+
+    HO3D: `epochs=38, decay_at=(30.0,)`.
+    """
+    values = {
+        "recipe": "mobrecon-handbooster",
+        "preparation": "hand_alone",
+        "network": {"mesh_conv": "spiral"},
+        "epochs": 76.0,
+        "decay_at": (60.0,),
+        "clip_norm": 0.1,
+    }
+    return dataclasses.replace(mobrecon(), **(values | changes))
+
+
+def h2onet_stage1(**changes: Any) -> TrainConfig:
+    """H2ONet's first stage: without the orientation losses, 38 epochs at 1e-3, x0.1 at 30.
+
+    The settings of the second stage's configurations with the rate of the first; the first's own
+    are not released. UniHOPE's copy: `preparation="dexycb"`.
+    """
+    values = {
+        "model": "h2onet",
+        "recipe": "h2onet-stage1",
+        "preparation": "hand_alone",
+        "loss": {"turned_vertices": 0.0, "turned_joints": 0.0, "rotation": 0.0},
+        "epochs": 38.0,
+        "batch_size": 32,
+        "lr": 1e-3,
+        "lr_batch": 32,
+        "schedule": "step",
+        "decay_at": (30.0,),
+        "decay_factor": 0.1,
+        "workers": 8,
+    }
+    return _made(values, changes)
+
+
+def h2onet_stage2(**changes: Any) -> TrainConfig:
+    """H2ONet's second stage: all losses at 1e-4, from the first's weights."""
+    values: dict[str, Any] = {"recipe": "h2onet-stage2", "loss": {}, "lr": 1e-4}
+    return dataclasses.replace(h2onet_stage1(), **(values | changes))
+
+
+def simplehand(**changes: Any) -> TrainConfig:
+    """SimpleHand as UniHOPE's authors retrained it: 224 pixels, 100 epochs, x0.1 at 50.
+
+    Their warm-up is 5 epochs of 2940 steps; they decay all parameters, here matrices and kernels.
+    """
+    values = {
+        "model": "simplehand",
+        "recipe": "simplehand",
+        "preparation": "dexycb",
+        "epochs": 100.0,
+        "batch_size": 128,
+        "lr": 5e-4,
+        "lr_batch": 128,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "schedule": "step",
+        "warmup": 14_700,
+        "decay_at": (50.0,),
+        "decay_factor": 0.1,
+        "workers": 8,
+    }
+    return _made(values, changes)
+
+
+def grasp_classifier(**changes: Any) -> TrainConfig:
+    """The classifier of UniHOPE's pairs "A + B": 128 pixels, 38 epochs, x0.1 at 25 and 30."""
+    values = {
+        "model": "grasp-classifier",
+        "recipe": "grasp-classifier",
+        "preparation": "dexycb",
+        "epochs": 38.0,
+        "batch_size": 64,
+        "lr": 5e-5,
+        "lr_batch": 64,
+        "schedule": "step",
+        "decay_at": (25.0, 30.0),
+        "decay_factor": 0.1,
+        "workers": 8,
+    }
+    return _made(values, changes)
+
+
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "unihope-small": unihope_small,
     "hflnet-small": hflnet_small,
@@ -154,4 +354,20 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "hflnet-unihope": hflnet_unihope,
     "unihope-stage1": unihope_stage1,
     "unihope-stage2": unihope_stage2,
+    "semihand": semihand,
+    "semihand-ho3d": semihand_ho3d,
+    "semihand-small": semihand_small,
+    "handoccnet": handoccnet,
+    "handoccnet-ho3d": handoccnet_ho3d,
+    "handoccnet-unihope": handoccnet_unihope,
+    "handoccnet-small": handoccnet_small,
+    "mobrecon": mobrecon,
+    "mobrecon-handbooster": mobrecon_handbooster,
+    "mobrecon-small": mobrecon_small,
+    "h2onet-stage1": h2onet_stage1,
+    "h2onet-stage2": h2onet_stage2,
+    "h2onet-small": h2onet_small,
+    "simplehand": simplehand,
+    "simplehand-small": simplehand_small,
+    "grasp-classifier": grasp_classifier,
 }

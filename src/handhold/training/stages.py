@@ -10,13 +10,20 @@ from rich.console import Console
 
 from handhold.errors import InputError
 from handhold.training.config import TrainConfig
-from handhold.training.recipes import unihope_stage1, unihope_stage2
+from handhold.training.recipes import (
+    h2onet_stage1,
+    h2onet_stage2,
+    unihope_stage1,
+    unihope_stage2,
+)
 from handhold.training.run import TrainResult, train
 from handhold.training.tasks import Task
 
 STAGES: dict[str, tuple[Callable[..., TrainConfig], ...]] = {
     # UniHOPE, section 4.1: pairs without feature enhancement, then with it
     "unihope": (unihope_stage1, unihope_stage2),
+    # H2ONet: without the losses of the global rotation, then with them
+    "h2onet": (h2onet_stage1, h2onet_stage2),
 }
 
 

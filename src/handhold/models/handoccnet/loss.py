@@ -48,7 +48,7 @@ class HandOccNetLossConfig:
     @classmethod
     def small(cls) -> HandOccNetLossConfig:
         """For the small network: the heat maps are heard from the start."""
-        return cls(vertices=2e3, joints=2e3, rotations=3.0, shape=0.05, joints2d=20.0, heatmap=8.0)
+        return cls(vertices=2e3, joints=2e3, rotations=3.0, shape=0.05, joints2d=100.0, heatmap=8.0)
 
 
 def loss(
