@@ -26,6 +26,11 @@ def models(sizes: bool = False) -> int:
             there = "in the package" if shipped_weights(name) else "not here"
             table.add_row(name, f"{entry.summary}\n{entry.paper}\n{entry.licence}", there)
         console.print(table)
+        console.print(
+            "switched: a pair of two of them and a grasp classifier, one file of `handhold weights "
+            "pair`.",
+            soft_wrap=True,
+        )
         return 0
 
     from handhold.models.sizes import compare

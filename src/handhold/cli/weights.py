@@ -1,4 +1,4 @@
-"""`handhold weights`: import the authors' checkpoints, pack trained weights."""
+"""`handhold weights`: import the authors' checkpoints, pack trained weights, make pairs."""
 
 from __future__ import annotations
 
@@ -95,6 +95,35 @@ def import_weights(
     print(f"licence: {told.licence}")
 
 
+def pair(
+    hand_only: Path,
+    hand_object: Path,
+    classifier: Path,
+    out: Path,
+    threshold: float = 0.5,
+) -> None:
+    """Join three weights files to a pair "A + B", used as `--model switched --weights OUT`.
+
+    The classifier looks at every hand: those that grasp nothing go to network A, the others to B.
+
+    Args:
+        hand_only: Weights of A, such as mobrecon's or handoccnet's.
+        hand_object: Weights of B, such as hflnet's or semihand's; its crops are the pair's.
+        classifier: Weights of grasp-classifier (`handhold train grasp-classifier`).
+        out: File to write (.safetensors).
+        threshold: Probability of grasping above which a hand goes to B.
+    """
+    from handhold.errors import InputError
+    from handhold.models.switched.model import SwitchedConfig
+    from handhold.models.switched.pair import join
+
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out: expected a file named .safetensors, found {out.name!r}")
+    config = SwitchedConfig(threshold=threshold)
+    join(hand_only, hand_object, classifier, out, config=config)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
 def pack(
     file: Annotated[Path, tyro.conf.Positional],
     out: Path,
@@ -148,4 +177,4 @@ def _without_paths(value: object) -> object:
     return value
 
 
-COMMANDS = {"import": import_weights, "pack": pack}
+COMMANDS = {"import": import_weights, "pack": pack, "pair": pair}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -50,9 +51,12 @@ class Processor(Protocol):
     ) -> list[tuple[Hand, RigidObject | None]]: ...
 
 
-def make_processor(settings: Any, config: Any, hand: HandModel | None = None) -> Processor:
+def make_processor(
+    settings: Any, config: Any, hand: HandModel | None = None, *, input_size: int | None = None
+) -> Processor:
     """The processor that the class of `settings` asks for (PROCESSORS), for a network's input size
-    and object classes (the first of the catalogue). hand: the network's right hand.
+    (or the one given) and object classes (the first of the catalogue). hand: the network's right
+    hand.
     """
     known = next((kind for kind in type(settings).__mro__ if kind in PROCESSORS), None)
     if known is None:
@@ -64,8 +68,11 @@ def make_processor(settings: Any, config: Any, hand: HandModel | None = None) ->
         )
         for item in YCB
     }
+    fitted = settings.fitted(config)
+    if input_size is not None:
+        fitted = dataclasses.replace(fitted, input_size=input_size)
     return PROCESSORS[known](
-        settings.fitted(config),
+        fitted,
         object_classes={item.name: number for number, item in enumerate(YCB[:count])},
         control_points=points,
         hand=hand,

@@ -39,6 +39,7 @@ from handhold.models.simplehand import loss as simplehand_loss
 from handhold.models.simplehand import official as simplehand_official
 from handhold.models.simplehand import processor as simplehand_processor
 from handhold.models.simplehand.model import SimpleHand, SimpleHandConfig
+from handhold.models.switched import pair
 from handhold.models.unihope import loss as unihope_loss
 from handhold.models.unihope import official as unihope_official
 from handhold.models.unihope import processor as unihope_processor
@@ -327,9 +328,12 @@ def load_model(
 
     weights: a file of `save_weights`, whose configuration is used; None for those that come with
     the package. mano: folder or file with MANO's own hand; None looks at HANDHOLD_MANO, else takes
-    the free hand. Raises InputError for unknown names, WeightsError where there are no weights or
-    they do not fit, MissingFileError.
+    the free hand. The name "switched" stands for the pair of a file of `handhold weights pair`.
+    Raises InputError for unknown names, WeightsError where there are no weights or they do not fit,
+    MissingFileError.
     """
+    if name == pair.NAME:
+        return _load_pair(weights, mano)
     told = entry(name)
     path = shipped_weights(name) if weights is None else Path(weights)
     if path is None:
@@ -367,9 +371,37 @@ def _processor_config(told: ModelEntry, file: WeightsFile, config: Any, where: s
                 raise WeightsError(f"{where}: processor.{name} in its header must be an object")
             fields[name] = make_config(type(own), value, where)
     made = make_config(type(default), fields, where)
-    if made.input_size != config.input_size:
+    if config is not None and made.input_size != config.input_size:
         raise WeightsError(
             f"{where}: its processor makes crops of {made.input_size} pixels, its network takes "
             f"{config.input_size}"
         )
     return made
+
+
+def _load_pair(weights: str | Path | None, mano: str | Path | None) -> LoadedModel:
+    if weights is None:
+        raise WeightsError(
+            "switched: a pair has no weights of its own; make them of three files with `handhold "
+            "weights pair` and give that file (weights)"
+        )
+    where = str(weights)
+    file = read_weights(weights)
+    hand = HandModel.load(mano, "right")
+
+    def make(name: str, fields: dict[str, Any], hand: HandModel, where: str) -> torch.nn.Module:
+        told = entry(name)
+        return told.network(make_config(type(told.config()), fields, where), hand)
+
+    network = pair.build(file, hand, where, make)
+    second = entry(file.config["hand_object"]["model"])
+    config: Any = network.hand_object.config
+    settings = _processor_config(second, file, None, where)
+    processor = make_processor(settings, config, hand, input_size=pair.crop_size(network))
+    return LoadedModel(
+        name=pair.NAME,
+        network=network,
+        processor=processor,
+        config=network.config,
+        extra=file.extra,
+    )

@@ -17,6 +17,7 @@ from handhold.errors import InputError
 from handhold.geometry import boxes, crop
 from handhold.geometry.camera import project, solve_translation
 from handhold.geometry.pnp import PoseEstimate, select_points, solve_pose
+from handhold.models.nn.hand_parameters import HandParameters
 from handhold.scene import Batch, Camera, Hand, Prediction, RigidObject
 
 Array = NDArray[np.floating[Any]]
@@ -47,16 +48,22 @@ def decode(
     control_points: Mapping[str, Array],
     pnp: Literal["official", "sound"],
     objects: Literal["grasped", "all", "none"],
+    parameters: HandParameters | None = None,
 ) -> list[tuple[Hand, RigidObject | None]]:
     """See `HopeProcessor.decode`.
 
     translation: of the right-hand model for right hands, of its mirror image for left hands.
+    parameters: of the hand model that gives pose and shape where the network gives none; None:
+    then there are none, and the translation is that of the network's own points.
     """
     count, size = len(batch), int(batch.image.shape[-1])
     if batch.crop is None or batch.mirrored is None or prediction.joints2d is None:
         raise InputError("decode: needs batch.crop, batch.mirrored and prediction.joints2d")
     if len(cameras) != count or (object_names is not None and len(object_names) != count):
         raise InputError(f"decode: expected {count} cameras (and names), found {len(cameras)}")
+    model_wrist = rest = None
+    if parameters is not None:
+        prediction, model_wrist, rest = parameters.complete(prediction)
     maps = _numpy(batch.crop)
     mirrored = batch.mirrored.detach().cpu().numpy()
     back = [_way_back(maps[i], bool(mirrored[i]), size) for i in range(count)]
@@ -80,6 +87,10 @@ def decode(
         None,
         torch.from_numpy(np.stack([np.asarray(c.intrinsics, np.float64) for c in cameras])),
     ).numpy()
+    model_place = translation
+    if model_wrist is not None and rest is not None:
+        model_place = upright(_numpy(model_wrist)[:, None])[:, 0] + translation
+        model_place = model_place - _numpy(rest) * sides
     grasp = None
     if prediction.grasp_logits is not None:
         grasp = _numpy(prediction.grasp_logits.detach().float().softmax(-1))[:, 1]
@@ -95,7 +106,7 @@ def decode(
             vertices=None if vertices is None else vertices[i] + translation[i],
             pose=None if rotations is None else _pose(rotations[i], turns[i], bool(mirrored[i])),
             betas=None if betas is None else betas[i],
-            translation=translation[i],
+            translation=model_place[i],
             grasping=None if grasp is None else bool(grasp[i] > 0.5),
             grasp_score=None if grasp is None else float(grasp[i]),
         )

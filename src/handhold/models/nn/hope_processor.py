@@ -17,6 +17,7 @@ from handhold.geometry import boxes, crop
 from handhold.geometry.camera import mirror_intrinsics, project
 from handhold.hand.model import HandModel
 from handhold.models.nn import hope_decoding
+from handhold.models.nn.hand_parameters import HandParameters
 from handhold.models.nn.hope_augmentation import colour, degrade
 from handhold.models.nn.hope_config import HopeProcessorConfig
 from handhold.models.nn.hope_targets import (
@@ -47,6 +48,7 @@ class HopeProcessor:
     Methods with a crop or with batch fields of their own override `_square` and `_own_fields`.
     """
 
+    defaults: type[HopeProcessorConfig] = HopeProcessorConfig
     batch: type[Batch] = Batch
 
     def __init__(
@@ -57,8 +59,9 @@ class HopeProcessor:
         control_points: Mapping[str, Any] | None = None,
         hand: HandModel | None = None,
     ) -> None:
-        self.config = HopeProcessorConfig() if config is None else config
+        self.config = self.defaults() if config is None else config
         self.hand = hand
+        self.parameters = None if hand is None else HandParameters(hand)
         self.object_classes = dict(object_classes or {})
         self.control_points = {
             name: np.asarray(points, np.float64) for name, points in (control_points or {}).items()
@@ -349,8 +352,9 @@ class HopeProcessor:
 
         cameras: one per item. object_names: which object each hand holds, when it is known (the
         official protocol); otherwise `object_class_logits` decide. An object needs control points
-        of its name. Raises InputError when the batch has no way back or the prediction no 2D
-        joints.
+        of its name. Pose and shape that the network does not give are fitted to its vertices, where
+        the processor knows the hand. Raises InputError when the batch has no way back or the
+        prediction no 2D joints.
         """
         return hope_decoding.decode(
             prediction,
@@ -361,4 +365,5 @@ class HopeProcessor:
             control_points=self.control_points,
             pnp=self.config.pnp,
             objects=self.config.objects,
+            parameters=self.parameters,
         )
