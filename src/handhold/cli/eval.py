@@ -43,7 +43,8 @@ def evaluate(
         out: Folder for report.json, report.txt and report.png.
         count: Scenes or photos at most.
         part: Photos that training holds out, those it uses, or all.
-        weights: Weights file instead of the one that ships with the package; also hub:OWNER/REPO/FILE.
+        weights: Weights file instead of the one that ships with the package; also
+            hub:OWNER/REPOSITORY/FILE.
         detector: Weights file of another hand detector.
         mano: Folder with the official MANO files.
         device: cpu, cuda, cuda:1, mps.

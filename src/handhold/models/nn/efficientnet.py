@@ -7,6 +7,7 @@ Inputs and outputs are maps (B, C, H, W).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -67,11 +68,11 @@ class ConvNorm(nn.Module):
             x = self.norm(self.conv(x))
         else:
             norm, conv = self.norm, self.conv
-            assert norm.running_var is not None and norm.running_mean is not None
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            kernel = conv.weight * scale[:, None, None, None]
-            bias = norm.bias - norm.running_mean * scale
-            x = F.conv2d(x, kernel, bias, conv.stride, conv.padding, groups=conv.groups)  # type: ignore[arg-type]
+            mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+            scale = norm.weight * torch.rsqrt(variance + norm.eps)
+            kernel, bias = conv.weight * scale[:, None, None, None], norm.bias - mean * scale
+            edge = conv.kernel_size[0] // 2
+            x = F.conv2d(x, kernel, bias, conv.stride, edge, groups=conv.groups)
         return F.relu6(x, inplace=True) if self.active else x
 
 
