@@ -27,9 +27,22 @@ from handhold.scene import Batch, Camera, Prediction
 
 MakeItems = Callable[..., list[Any]]
 # a large configuration's fields of these names, and what they become here
-SHRUNK = {"input_size": 64, "roi_size": 8, "hourglass_depth": 3, "init": "kaiming"}
+SHRUNK = {
+    "input_size": 64,
+    "roi_size": 8,
+    "hourglass_depth": 3,
+    "init": "kaiming",
+    "freeze_norms": False,
+    "frozen_norms": False,
+    "grid": 20,
+    "hand_points": 60,
+    "object_points": 20,
+    "dropout": 0.0,
+    "sdf_dropout": 0.0,
+}
 TRAINED = [name for name in MODELS if f"{name}-small" not in MODELS]
 KEYS = Path(__file__).parents[1] / "golden" / "data"
+KEYS_OF = {"keypoint-transformer": "kypt"}  # where the file has another name
 FIELDS = ("joints", "vertices", "joints2d", "object_points2d", "object_confidence")
 
 
@@ -155,12 +168,14 @@ def test_gradient_in_every_parameter(case: SimpleNamespace) -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_overfits_two_samples(name: str, make_items: MakeItems) -> None:
     """70 steps on crops of 64 pixels: 3D joints to 4 mm, 2D joints to 4 pixels, the loss well
-    down."""
+    down. Networks that put out vertices without pose learn more slowly: 200 steps."""
     config = dataclasses.replace(MODELS[name].config(), input_size=64)
     model = build_model(name, config=config, seed=3)
     batch, weights = encode(name, model, make_items(2)), _loss_config(name)
+    with torch.no_grad():
+        posed = model.network(batch).rotations is not None
     network = model.network.train()
-    steps, rate = 70, 3e-3
+    (steps, clip), rate = (70, 100.0) if posed else (200, 1.0), 3e-3
     optimiser = torch.optim.Adam(network.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
     totals: list[float] = []
@@ -168,7 +183,7 @@ def test_overfits_two_samples(name: str, make_items: MakeItems) -> None:
         optimiser.zero_grad()
         terms = MODELS[name].loss(network(batch), batch, weights)
         terms["total"].backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 100.0)
+        nn.utils.clip_grad_norm_(network.parameters(), clip)
         optimiser.step()
         schedule.step()
         totals.append(float(terms["total"].detach()))
@@ -216,7 +231,9 @@ def test_mirrored_input_gives_the_mirrored_hand(case: SimpleNamespace) -> None:
     batch, hand, fitted = run(image, box, thing, "right")
     mirrored, other, _ = run(np.ascontiguousarray(image[:, ::-1]), flip(box), flip(thing), "left")
     torch.testing.assert_close(batch.hand_box, mirrored.hand_box)
-    assert float((batch.image - mirrored.image).abs().max()) <= 1.01 / 255
+    # where the crop shrinks the photo, the pixels that are averaged begin at another one
+    assert float((batch.image - mirrored.image).abs().max()) <= 5 / 255
+    assert float((batch.image - mirrored.image).abs().mean()) <= 0.5 / 255
     assert (hand.side, other.side) == ("right", "left")
     turned = (hand.joints - hand.joints[0]) * (-1, 1, 1)
     np.testing.assert_allclose(other.joints - other.joints[0], turned, atol=2e-3)
@@ -244,7 +261,9 @@ def test_official_keys(case: SimpleNamespace) -> None:
     if case.entry.importer is None:
         assert case.name.endswith("-small")
         return
-    told = json.loads((KEYS / f"{case.name}.json").read_text())["state_dict"]
+    told = json.loads((KEYS / f"{KEYS_OF.get(case.name, case.name)}.json").read_text())[
+        "state_dict"
+    ]
     entries = {k: torch.zeros(tuple(shape), device="meta") for k, shape in told.items()}
     with torch.device("meta"):
         network = case.entry.network(case.entry.config(), case.model.network.hand)
@@ -266,6 +285,8 @@ class _Plain(nn.Module):
 
 
 def test_export(case: SimpleNamespace) -> None:
+    if not getattr(case.entry.network, "exportable", True):
+        pytest.skip("its card says that it cannot be exported")
     image = (case.batch.image[0].permute(1, 2, 0) * 255).byte().numpy()
     side = image.shape[0]
     camera = Camera(intrinsics=np.diag([300.0, 300.0, 1.0]), width=side, height=side)

@@ -92,8 +92,11 @@ class H2ONetConfig:
 class RotationHead(nn.Module):
     """Global rotation of a map: convolutions over cells, then linear layers over all of them."""
 
-    def __init__(self, channels: int, cells: int, widths: tuple[int, ...]) -> None:
+    def __init__(
+        self, channels: int, cells: int, widths: tuple[int, ...], slope: float = 0.0
+    ) -> None:
         super().__init__()
+        self.slope = slope  # of the activations for negative values, 0: ReLU
         conv1, conv2, flat1, flat2, out1, out2, out3 = widths
         self.convs = nn.ModuleList((nn.Conv1d(channels, conv1, 1), nn.Conv1d(conv1, conv2, 1)))
         self.flats = nn.ModuleList((nn.Linear(conv2 * cells, flat1), nn.Linear(flat1, flat2)))
@@ -107,13 +110,13 @@ class RotationHead(nn.Module):
         rot_conv (B, C', R * R), rot_pre (B, C'')."""
         y = x.flatten(2)
         for conv in self.convs:
-            y = F.relu(conv(y))
+            y = F.leaky_relu(conv(y), self.slope)
         pre = y.flatten(1)
         for layer in self.flats:
-            pre = F.relu(layer(pre))
+            pre = F.leaky_relu(layer(pre), self.slope)
         z = pre
         for layer in self.outs:
-            z = F.relu(layer(z))
+            z = F.leaky_relu(layer(z), self.slope)
         sixd = self.last(z).float()
         return {
             "rot_conv": y,
@@ -143,7 +146,7 @@ class H2ONet(nn.Module):
         self.backbone = build_backbone(config, rotation=True)
         self.decoder = build_decoder(config, self.hand, "spiral", token_conv=True)
         cells = (config.input_size // 32) ** 2
-        self.rotation = RotationHead(8 * config.width, cells, config.rotation_widths)
+        self.rotation = RotationHead(8 * config.width, cells, config.rotation_widths, config.slope)
         regressor = torch.from_numpy(joint_regressor(self.hand, config.tips))
         if config.learn_regressor:
             self.regressor = nn.Parameter(regressor)
