@@ -18,6 +18,7 @@ from handhold.models.nn.efficientnet import (
     load_lite,
     read_lite,
 )
+from handhold.models.nn.flops import measure
 
 LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 # (kernel, stride, expansion, in, out) of the 16 blocks, as published
@@ -154,3 +155,11 @@ def test_depthwise_gradients_stay_exact_under_autocast() -> None:
     (mixed,) = torch.autograd.grad(found.square().sum(), x)
     assert found.dtype == torch.float32
     torch.testing.assert_close(mixed, plain)
+
+
+def test_counted_as_convolution_and_norm() -> None:
+    layer = ConvNorm(6, 8, 3, 2, True, False).eval()
+    size = measure(layer, lambda: layer(torch.zeros(1, 6, 10, 10)))
+    cells = 5 * 5 * 8
+    assert (size.macs, size.norm_operations) == (cells * 6 * 9, 4 * cells)
+    assert size.counted_parameters == size.parameters == 6 * 8 * 9 + 2 * 8

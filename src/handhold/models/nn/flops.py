@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from handhold.models.nn.attention import MapAttention, TokenMapper
+from handhold.models.nn.efficientnet import ConvNorm
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 
@@ -64,6 +65,9 @@ def measure(network: nn.Module, run: Callable[[], Any]) -> Size:
             charged = output.numel() * (module.in_channels // module.groups) * area
             sums["macs"] += true
             sums["surcharge"] += charged - true
+        elif isinstance(module, ConvNorm):  # runs as one convolution
+            sums["macs"] += output.numel() * module.conv.weight.shape[1:].numel()
+            sums["norms"] += 4 * output.numel()
         else:
             sums["norms"] += 4 * output.numel()
 
@@ -76,7 +80,7 @@ def measure(network: nn.Module, run: Callable[[], Any]) -> Size:
             width = cast(TokenMapper, module).value.out_features
         sums["attention"] += 2 * len(output) * queries * source * width
 
-    counted = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, *_NORMS)
+    counted = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, ConvNorm, *_NORMS)
     hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, counted)]
     mixing = (MapAttention, TokenMapper)
     hooks += [
