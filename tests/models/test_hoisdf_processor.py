@@ -166,7 +166,7 @@ def _perfect(batch: HOISDFBatch) -> Prediction:
     return Prediction(
         joints=posed.joints,
         vertices=posed.vertices,
-        joints2d=torch.zeros(1, 21, 2),  # of a hand at the root: not used
+        joints2d=batch.joints2d,
         rotations=torch.from_numpy(rotations)[None],
         betas=batch.betas,
         features={

@@ -608,7 +608,7 @@ def test_files(tmp_path: Path, hand: HandModel) -> None:
 
     old = {k.replace("resnet_decoder.", ""): v for k, v in entries.items()}
     write(old)
-    network = official.load_official(path, flat=True, hand=hand)
+    network = official.load_official(path, origin="unihope", hand=hand)
     assert network.config == KeypointTransformerConfig.unihope()
     assert not network.training
     state = network.state_dict()

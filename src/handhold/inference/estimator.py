@@ -291,11 +291,11 @@ def join(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     fields: dict[str, Any] = {}
-    for item in dataclasses.fields(Batch):
+    for item in dataclasses.fields(batches[0]):
         values = [getattr(batch, item.name) for batch in batches]
         if all(isinstance(value, torch.Tensor) for value in values):
             fields[item.name] = torch.cat(values)
-    return Batch(**fields)
+    return type(batches[0])(**fields)
 
 
 def _device(name: str) -> torch.device:

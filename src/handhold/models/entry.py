@@ -29,7 +29,8 @@ class ModelEntry:
     paper_config: what the paper's sizes (paper_parameters, paper_gmacs by the paper's counting)
     belong to; size_note: what that counting leaves out. importer: (file, options) -> the network
     of the authors' checkpoint; imported: what a network of that configuration eats, None: what
-    `processor` says. unused_labels: members of shards that its processor does not read.
+    `processor` says. prepare: (network, batch, epoch) -> the batch of a training step, for what
+    changes as training goes on. unused_labels: members of shards that its processor does not read.
     """
 
     summary: str
@@ -49,4 +50,5 @@ class ModelEntry:
     size_note: str = ""
     importer: Callable[..., nn.Module] | None = None
     imported: Callable[[Any], Any] | None = None
+    prepare: Callable[[Any, Batch, float], Batch] | None = None
     unused_labels: frozenset[str] = frozenset({"hand_mask", "hand_mask_amodal", "depth"})

@@ -25,6 +25,19 @@ from handhold.models.hflnet import loss as hflnet_loss
 from handhold.models.hflnet import official as hflnet_official
 from handhold.models.hflnet import processor as hflnet_processor
 from handhold.models.hflnet.model import HFLNet, HFLNetConfig
+from handhold.models.hoisdf import loss as hoisdf_loss
+from handhold.models.hoisdf import official as hoisdf_official
+from handhold.models.hoisdf import schedule as hoisdf_schedule
+from handhold.models.hoisdf.model import HOISDF, HOISDFConfig
+from handhold.models.hoisdf.processor import HoisdfProcessorConfig
+from handhold.models.keypoint_transformer import loss as keypoint_loss
+from handhold.models.keypoint_transformer import official as keypoint_official
+from handhold.models.keypoint_transformer import schedule as keypoint_schedule
+from handhold.models.keypoint_transformer.model import (
+    KeypointTransformer,
+    KeypointTransformerConfig,
+)
+from handhold.models.keypoint_transformer.processor import KeypointProcessorConfig
 from handhold.models.mobrecon import loss as mobrecon_loss
 from handhold.models.mobrecon import official as mobrecon_official
 from handhold.models.mobrecon import processor as mobrecon_processor
@@ -53,10 +66,14 @@ _HANDOCCNET = "Park et al., HandOccNet: Occlusion-Robust 3D Hand Mesh Estimation
 _MOBRECON = "Chen et al., MobRecon: Mobile-Friendly Hand Mesh Reconstruction, CVPR 2022"
 _H2ONET = "Xu et al., H2ONet: Hand-Occlusion-and-Orientation-Aware Network, CVPR 2023"
 _SIMPLEHAND = "Zhou et al., A Simple Baseline for Efficient Hand Mesh Reconstruction, CVPR 2024"
+_KEYPOINT = "Hampali et al., Keypoint Transformer: Solving Joint Identification, CVPR 2022"
+_HOISDF = "Qi et al., HOISDF: Constraining 3D Hand-Object Pose Estimation with SDFs, CVPR 2024"
 _OURS = "Apache-2.0"
 _NONE = "original code and weights: no licence given; this code Apache-2.0"
 _MIXED = "original code and weights: no licence given (parts GPL-3.0); this code Apache-2.0"
 _MIT = "original code and weights: MIT (the hand layer in them GPL-3.0); this code Apache-2.0"
+_BSD = "original code and weights: BSD-3-Clause-Clear (parts CC BY-NC 4.0); this code Apache-2.0"
+_POINTS = frozenset({"hand_mask_amodal", "depth"})
 _EMBEDDINGS = "the paper's count leaves out learned positions and scales, which no layer holds"
 _CHARGED = (
     f"{_EMBEDDINGS}, nor the projections of the mesh head's attention; it charges the transposed "
@@ -267,6 +284,70 @@ MODELS: dict[str, ModelEntry] = {
         loss=simplehand_loss.loss,
         loss_config=simplehand_loss.SimpleHandLossConfig.small,
         parameters=2_813_783,
+    ),
+    "keypoint-transformer": ModelEntry(
+        summary="hand and object from key points that a transformer tells apart; ResNet-50",
+        paper=_KEYPOINT,
+        licence=_BSD,
+        network=KeypointTransformer,
+        config=KeypointTransformerConfig,
+        processor=KeypointProcessorConfig,
+        trained_on=KeypointProcessorConfig.trained_on,
+        loss=keypoint_loss.loss,
+        loss_config=keypoint_loss.KeypointTransformerLossConfig,
+        parameters=57_539_228,
+        prepare=keypoint_schedule.prepare,
+        paper_config=KeypointTransformerConfig,
+        paper_parameters=52_793_000,
+        paper_gmacs=12.657,
+        size_note="without attention's projections and queries; theirs runs tokens through both "
+        "networks",
+        importer=keypoint_official.load_official,
+        unused_labels=_POINTS,
+    ),
+    "keypoint-transformer-small": ModelEntry(
+        summary="Keypoint Transformer's structure for processors, one hand",
+        paper=_KEYPOINT,
+        licence=_OURS,
+        network=KeypointTransformer,
+        config=KeypointTransformerConfig.small,
+        processor=lambda: KeypointProcessorConfig.trained_on("deployable"),
+        trained_on=KeypointProcessorConfig.trained_on,
+        loss=keypoint_loss.loss,
+        loss_config=keypoint_loss.KeypointTransformerLossConfig.small,
+        parameters=3_841_847,
+        prepare=keypoint_schedule.prepare,
+        unused_labels=_POINTS,
+    ),
+    "hoisdf": ModelEntry(
+        summary="hand and held object by two signed distance fields; ResNet-50; needs wrist",
+        paper=_HOISDF,
+        licence=_NONE,
+        network=HOISDF,
+        config=HOISDFConfig,
+        processor=HoisdfProcessorConfig.official,
+        trained_on=HoisdfProcessorConfig.trained_on,
+        loss=hoisdf_loss.loss,
+        loss_config=hoisdf_loss.HOISDFLossConfig,
+        parameters=52_096_168,
+        prepare=hoisdf_schedule.prepare,
+        importer=hoisdf_official.load_official,
+        imported=HoisdfProcessorConfig.of_weights,
+        unused_labels=_POINTS,
+    ),
+    "hoisdf-small": ModelEntry(
+        summary="HOISDF's structure for processors; the wrist is estimated from the box",
+        paper=_HOISDF,
+        licence=_OURS,
+        network=HOISDF,
+        config=HOISDFConfig.small,
+        processor=lambda: HoisdfProcessorConfig.trained_on("deployable"),
+        trained_on=HoisdfProcessorConfig.trained_on,
+        loss=hoisdf_loss.loss,
+        loss_config=hoisdf_loss.HOISDFLossConfig.small,
+        parameters=1_598_888,
+        prepare=hoisdf_schedule.prepare,
+        unused_labels=_POINTS,
     ),
 }
 

@@ -88,6 +88,7 @@ def hand_task(config: TrainConfig) -> Task:
         losses=losses,
         measures=measures,
         save=save,
+        prepare=told.prepare,
         skip=told.unused_labels,
     )
 

@@ -155,6 +155,9 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self._keys = tuple(getattr(batch, "keys", ()))
+        if self.task.prepare is not None:
+            epoch = self.done * self.config.batch_size / self.epoch_items
+            batch = self.task.prepare(self.network, batch, epoch)
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             terms = self.task.losses(self.network, batch)

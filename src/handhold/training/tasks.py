@@ -20,7 +20,9 @@ class Task:
     """One method, ready to be trained.
 
     encode(items, rng) -> batch: rng None means without augmentation. losses(network, batch) ->
-    named terms with `total`. measures(network, batch): sums of what validation reports.
+    named terms with `total`. prepare(network, batch, epoch) -> the batch, before the losses of a
+    training step, for what changes as training goes on. measures(network, batch): sums of what
+    validation reports.
     per: an item is a hand of a sample, or an image. skip: members of shards that are not needed.
     save(path, network, extra): writes the weights file; extra is stored with it.
     """
@@ -31,5 +33,6 @@ class Task:
     losses: Callable[[nn.Module, Any], dict[str, Tensor]]
     measures: Callable[[nn.Module, Any], Measures]
     save: Callable[..., None]
+    prepare: Callable[[Any, Any, float], Any] | None = None
     per: Literal["hand", "image"] = "hand"
     skip: frozenset[str] = frozenset()

@@ -62,6 +62,19 @@ class HOISDFLossConfig:
                 )
 
     @classmethod
+    def small(cls) -> HOISDFLossConfig:
+        """For training from nothing: maps, fields and votes weigh less, the hand more."""
+        return cls(
+            hand_sdf=10.0,
+            object_sdf=5.0,
+            heatmap=1e-4,
+            votes=0.03,
+            voted_joints=0.03,
+            vertices=1e5,
+            joints=1e5,
+        )
+
+    @classmethod
     def kinematics(cls) -> HOISDFLossConfig:
         """For `hand_head="kinematics"`: the pose is no output of its own."""
         return cls(rotations=0.0, shape_prior=1e-6)

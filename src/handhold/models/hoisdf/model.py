@@ -8,6 +8,7 @@ for the hand model's parameters, votes for joints, and the object's pose.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +30,7 @@ from handhold.models.hoisdf.field import (
 from handhold.models.hoisdf.grid import nearest_points
 from handhold.models.hoisdf.heads import NUM_ROTATIONS, HandHead, ObjectHead
 from handhold.models.hoisdf.inputs import given
-from handhold.models.nn.detr import Perceptron
+from handhold.models.nn.detr import Perceptron, first_look
 from handhold.models.nn.resnet import BLOCKS
 from handhold.models.nn.unet import ResNetMaps, UNetDecoder
 from handhold.scene import Batch, Prediction
@@ -58,6 +59,8 @@ class HOISDFConfig:
     as the original, "rotation": the nearest rotation. rotation_mean: of the points' object
     rotations: "vectors" averages axis-angles, as the original (wrong near half turns), "matrices"
     takes the rotation nearest to the mean matrix.
+    map_gain: the heat map (0 to 255) is the head's output times this; 1 as released, more learns
+    the large numbers faster.
     unread: build the parts that the original's checkpoints hold and nothing reads.
     init: "official" (U-Net N(0, 0.001), linear layers N(0, 0.01)) or "kaiming" for training without
     a pretrained backbone.
@@ -91,6 +94,7 @@ class HOISDFConfig:
     reflection: Literal["identity", "rotation"] = "identity"
     rotation_mean: Literal["vectors", "matrices"] = "vectors"
     unread: bool = True
+    map_gain: float = 1.0
     init: Literal["official", "kaiming"] = "official"
 
     def __post_init__(self) -> None:
@@ -173,9 +177,42 @@ class HOISDFConfig:
         """As the paper describes it: regular grid, dense inside; and rotations averaged soundly."""
         return cls(grid_kind="regular", density_sign=-1, rotation_mean="matrices")
 
+    @classmethod
+    def small(cls) -> HOISDFConfig:
+        """For processors: sound variants, 128 pixels, a coarser grid."""
+        return dataclasses.replace(
+            cls.sound(),
+            input_size=128,
+            block="basic",
+            depths=(1, 1, 1, 1),
+            widths=(16, 32, 64, 128),
+            stem_width=16,
+            frozen_norms=False,
+            sdf_features=64,
+            sdf_hidden=128,
+            sdf_dropout=0.0,
+            grid=24,
+            hand_points=128,
+            object_points=64,
+            dim=96,
+            hidden=192,
+            dropout=0.0,
+            hand_layers=2,
+            decoder_layers=2,
+            object_layers=2,
+            unread=False,
+            map_gain=50.0,
+            init="kaiming",
+        )
+
 
 class HOISDF(nn.Module):
-    """The network. hand: the right hand model, None: the free hand of the package."""
+    """The network. hand: the right hand model, None: the free hand of the package.
+
+    exportable: False, as the number of grid points it looks at depends on the boxes.
+    """
+
+    exportable = False
 
     def __init__(self, config: HOISDFConfig | None = None, hand: HandModel | None = None) -> None:
         super().__init__()
@@ -211,16 +248,19 @@ class HOISDF(nn.Module):
         initialise(self, config)
 
     def parameters_without_gradient(self) -> tuple[str, ...]:
-        """Prefixes of the parameters that no loss reaches."""
-        return ("unread.",)
+        """Prefixes of the parameters that no loss reaches with fresh weights: the unread ones, and
+        the decoder's first look from query to query, where they have nothing to tell yet."""
+        return ("unread.", *first_look("hand_head.decoder"))
 
     def forward(self, batch: Batch, capture: dict[str, Tensor] | None = None) -> Prediction:
         """Predict B right hands and objects; needs `image`, `hand_box`, `object_box`, `intrinsics`,
         `root` and `object_center` of the batch (a HOISDFBatch).
 
-        joints and vertices have the wrist as origin. features: object_rotation (B, 3, 3) and
-        object_translation (B, 3) metres, camera frame; voted_joints (B, 20, 3) metres from the
-        wrist; and what the loss reads, with a layer axis behind the batch's. capture: receives
+        joints and vertices have the wrist as origin. joints2d are those of the hand where the
+        points' votes put it: at `root`, or beside it where that was an estimate. features:
+        object_rotation (B, 3, 3) and object_translation (B, 3) metres, camera frame; voted_joints
+        (B, 20, 3) metres from the root; and what the loss reads, with a layer axis behind the
+        batch's. capture: receives
         every named activation.
         """
         config = self.config
@@ -234,6 +274,7 @@ class HOISDF(nn.Module):
         # image features and signed distance fields (section 3.2)
         maps = self.backbone(batch.image)
         levels, features = self.decoder(maps)
+        features["heatmap"] = config.map_gain * features["heatmap"]
         pyramid = list(levels.values())
         features |= self._supervised(batch, pyramid, seen)
 
@@ -260,7 +301,9 @@ class HOISDF(nn.Module):
             capture.update(hand_tokens=hand_tokens, object_tokens=object_tokens)
 
         joints = posed["layer_joints"][:, -1]
-        camera_joints = joints + given(batch, "root")[:, None]
+        # the votes are joints from the root: with the true wrist as root this moves next to nothing
+        moved = (posed["layer_voted_joints"][:, -1] - joints[:, 1:]).mean(dim=1, keepdim=True)
+        camera_joints = joints + moved + given(batch, "root")[:, None]
         features |= {name: posed[name] for name in _READ_BY_LOSS if name in posed}
         features |= {name: placed[name] for name in _READ_BY_LOSS if name in placed}
         features |= {

@@ -4,7 +4,7 @@ The shared HOPE processor and, besides, the wrist and the object's centre in the
 the original takes from the ground truth also in test. In use they are estimated from the boxes: the
 hand is as far away as one of the usual size would be that fills its box, in the box's middle, and
 the object's centre is in the middle of its box at that distance. The points' votes for the joints
-then say where the wrist is (`located`).
+then say where the wrist is (`joints2d` of the prediction).
 
 `root="label"` trains and tests with the true wrist, as the original; `root="box"` trains with the
 estimate, so that nothing changes in use. Then the votes' targets are the joints from that estimate.
@@ -26,7 +26,6 @@ from handhold.geometry import crop
 from handhold.geometry.camera import backproject
 from handhold.geometry.signed_distance import MeshDistance
 from handhold.hand.model import HandModel
-from handhold.models.hoisdf.field import project
 from handhold.models.hoisdf.inputs import HOISDFBatch, given
 from handhold.models.hoisdf.points import NEAR, Surfaces, sample, training_points
 from handhold.models.nn import posed_objects
@@ -83,6 +82,13 @@ class HoisdfProcessorConfig(HopeProcessorConfig):
         return cls(hand_factor=1.2, object_depth=HO3D_DEPTH, augmentation=Augmentation.ho3d())
 
     @classmethod
+    def of_weights(cls, config: Any) -> HoisdfProcessorConfig:
+        """What imported weights were trained with: DexYCB's are those with the small decoder and
+        queries for all joints."""
+        dexycb = config.decoder == "small" and config.hand_head == "queries"
+        return cls.official("dexycb" if dexycb else "ho3d")
+
+    @classmethod
     def trained_on(cls, preparation: str) -> HoisdfProcessorConfig:
         """For a training's `preparation`: "deployable", or the original's for "dexycb" or "ho3d".
 
@@ -90,9 +96,7 @@ class HoisdfProcessorConfig(HopeProcessorConfig):
         """
         if preparation != "deployable":
             return cls.official("ho3d" if preparation == "ho3d" else "dexycb")
-        told = HopeProcessorConfig.deployable(256)
-        changes = {item.name: getattr(told, item.name) for item in dataclasses.fields(told)}
-        return cls(**changes | {"root": "box"})
+        return dataclasses.replace(cls.deployable(256), root="box")
 
     def fitted(self, config: Any) -> Self:
         """The same for a network's input size and numbers of points."""
@@ -117,8 +121,9 @@ def lookalike(name: str) -> MeshDistance | None:
 class HoisdfProcessor(HopeProcessor):
     """Sample -> HOISDFBatch and Prediction -> hands and objects, by one `config`.
 
-    meshes: catalogue name -> distance to that object in its own frame, or None; given in training,
-    where labelled crops get their points with distances. Without it there are none.
+    meshes: catalogue name -> distance to that object in its own frame, or None, for the points with
+    distances that labelled crops get; objects it does not know count as unlabelled. None: no such
+    points.
     """
 
     config: HoisdfProcessorConfig
@@ -132,7 +137,7 @@ class HoisdfProcessor(HopeProcessor):
         object_classes: Mapping[str, int] | None = None,
         control_points: Mapping[str, Any] | None = None,
         hand: HandModel | None = None,
-        meshes: Callable[[str], MeshDistance | None] | None = None,
+        meshes: Callable[[str], MeshDistance | None] | None = lookalike,
     ) -> None:
         super().__init__(
             config,
@@ -294,9 +299,7 @@ class HoisdfProcessor(HopeProcessor):
 
         Objects (with `objects` "grasped"): only where the crop was made with an object's box.
         """
-        found = super().decode(
-            located(prediction, batch), batch, cameras, object_names=object_names
-        )
+        found = super().decode(prediction, batch, cameras, object_names=object_names)
         if self.config.objects == "none" or batch.crop is None or batch.mirrored is None:
             return found
         center, root = given(batch, "object_center"), given(batch, "root")
@@ -327,18 +330,3 @@ def given_hand(hand: HandModel | None) -> HandModel:
     if hand is None:
         raise InputError("HoisdfProcessor: needs the hand model for its labels")
     return hand
-
-
-def located(prediction: Prediction, batch: Batch) -> Prediction:
-    """The prediction with `joints2d` of the hand where the votes put it, instead of at `root`.
-
-    The votes are joints from the root; the hand model's joints are moved, all alike, so that both
-    have the same mean. With the true wrist as root this changes next to nothing.
-    """
-    voted = prediction.features["voted_joints"].float()  # (B, 20, 3)
-    joints = prediction.joints.float()
-    shift = (voted - joints[:, 1:]).mean(dim=1, keepdim=True)
-    placed = joints + shift + given(batch, "root").to(joints)[:, None]
-    return dataclasses.replace(
-        prediction, joints2d=project(placed, given(batch, "intrinsics").to(joints))
-    )

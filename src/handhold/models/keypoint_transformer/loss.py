@@ -67,6 +67,22 @@ class KeypointTransformerLossConfig:
         if not self.heat_sigma > 0:
             raise InputError(f"{name}.heat_sigma: expected positive, found {self.heat_sigma}")
 
+    @classmethod
+    def small(cls) -> KeypointTransformerLossConfig:
+        """For training from nothing: the maps weigh less, the hand more."""
+        return cls(
+            heatmap=1e-3,
+            object_map=1e-4,
+            pose=5.0,
+            shape=1.0,
+            joints=2.0,
+            joints2d=2.0,
+            camera_scale=0.02,
+            camera_shift=0.1,
+            object_translation=20.0,
+            object_corners=0.02,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Labels:

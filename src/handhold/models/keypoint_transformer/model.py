@@ -31,7 +31,7 @@ from handhold.models.keypoint_transformer.readout import (
     sixd_official,
 )
 from handhold.models.keypoint_transformer.tokens import Tokens
-from handhold.models.nn.detr import Decoder, Encoder, Perceptron
+from handhold.models.nn.detr import Decoder, Encoder, Perceptron, first_look
 from handhold.models.nn.unet import ResNetMaps, UNetDecoder
 from handhold.scene import Batch, Prediction
 
@@ -60,7 +60,9 @@ class KeypointTransformerConfig:
     appearance, object_appearance: hidden widths of the tokens' networks, object_appearance None:
     as released with the decoder. object_levels: the object's tokens look at that many coarse levels
     of the pyramid. count: tokens of each kind, at most. hand_threshold, object_threshold: a peak is
-    higher (maps run from 0 to 255). radius: of a peak, pixels of the map.
+    higher (maps run from 0 to 255). radius: of a peak, pixels of the map. map_gain: what the heads
+    of the maps and of the camera say is multiplied by it; 1 as released, more learns large numbers
+    faster.
     """
 
     input_size: int = 256
@@ -89,6 +91,7 @@ class KeypointTransformerConfig:
     hand_threshold: float = 20.0
     object_threshold: float = 15.0
     radius: float = 5.0
+    map_gain: float = 1.0
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -152,6 +155,32 @@ class KeypointTransformerConfig:
     def ho3d(cls) -> KeypointTransformerConfig:
         """The released HO-3D checkpoint: big decoder, joints as vectors from their parents."""
         return cls(decoder="big", output="vectors")
+
+    @classmethod
+    def small(cls) -> KeypointTransformerConfig:
+        """For processors: one right hand, sound variants, 128 pixels."""
+        return cls(
+            input_size=128,
+            depths=(1, 1, 1, 1),
+            widths=(16, 32, 64, 128),
+            stem_width=16,
+            freeze_norms=False,
+            pyramid_width=16,
+            flat=True,
+            two_hands=False,
+            object_rotation="orthonormal",
+            dim=128,
+            heads=4,
+            feedforward=256,
+            encoder_layers=2,
+            decoder_layers=2,
+            dropout=0.0,
+            appearance=(256, 128),
+            object_appearance=(256, 128),
+            count=30,
+            radius=3.0,
+            map_gain=50.0,
+        )
 
     @property
     def map_size(self) -> int:
@@ -236,6 +265,13 @@ class KeypointTransformer(nn.Module):
         self.labelled_keypoints = True
         _initialise(self)
 
+    def parameters_without_gradient(self) -> tuple[str, ...]:
+        """Beginnings of the names of parameters that the default losses do not reach with fresh
+        weights: heads of the second hand and of terms with weight 0, and the decoder's first look
+        from query to query, where all that they could tell each other is still zero."""
+        heads = ("between_head.", "corner_head.", "hand_type.", "left_translation_head.")
+        return (*heads, *first_look("reader"))
+
     def forward(
         self,
         batch: Batch,
@@ -266,6 +302,7 @@ class KeypointTransformer(nn.Module):
             )
         maps = self.backbone(batch.image)
         pyramid, found_maps = self.decoder(maps)
+        found_maps = {name: self.config.map_gain * x for name, x in found_maps.items()}
         if labelled is None:
             labelled = self.training and self.labelled_keypoints and batch.joints2d is not None
         hand, thing = self._slots(found_maps, batch, labelled)
@@ -345,7 +382,7 @@ class KeypointTransformer(nn.Module):
         found = {
             name: self.hand_head(read[:, :, : rows["shape"]]),
             "shapes": self.shape_head(shape),
-            "cameras": self.camera_head(shape),
+            "cameras": self.config.map_gain * self.camera_head(shape),
             "between": self.between_head(shape),
             "object_sixd": self.rotation_head(turn),
             "object_translations": self.translation_head(move),

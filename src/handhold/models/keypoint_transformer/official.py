@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from handhold.errors import WeightsError
+from handhold.errors import InputError, WeightsError
 from handhold.hand.model import HandModel
 from handhold.models.keypoint_transformer.model import (
     KeypointTransformer,
@@ -127,16 +127,21 @@ def _layers(entries: Mapping[str, Tensor], name: str) -> int:
 
 
 def load_official(
-    path: str | Path, *, flat: bool = False, hand: HandModel | None = None
+    path: str | Path,
+    *,
+    origin: Literal["auto", "original", "unihope"] = "auto",
+    hand: HandModel | None = None,
 ) -> KeypointTransformer:
     """The network of the authors' file, in eval mode.
 
-    flat: True for files of UniHOPE's repository. Raises MissingFileError, WeightsError (unknown
-    keys, gaps, wrong shapes).
+    origin: whose code trained it; UniHOPE's is flat. No file tells: auto is original. Raises
+    InputError for other names, MissingFileError, WeightsError (unknown keys, gaps, wrong shapes).
     """
+    if origin not in ("auto", "original", "unihope"):
+        raise InputError(f"origin: expected auto, original or unihope, found {origin!r}")
     file = read_official(path)
     entries = convert(file.entries)
-    config = dataclasses.replace(config_for(entries), flat=flat)
+    config = dataclasses.replace(config_for(entries), flat=origin == "unihope")
     network = KeypointTransformer(config, hand)
     fit(network, entries, file.path.name)
     return network.eval()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 
 from handhold.errors import InputError
 from handhold.geometry import boxes
@@ -79,9 +80,7 @@ class KeypointProcessorConfig(HopeProcessorConfig):
         """For a training's `preparation`: "deployable", or the original's (for either data set)."""
         if preparation != "deployable":
             return cls()
-        told = HopeProcessorConfig.deployable(256)
-        changes = {item.name: getattr(told, item.name) for item in dataclasses.fields(told)}
-        return cls(**changes | {"crop_factor": cls.crop_factor})
+        return cls.deployable(256)
 
     def fitted(self, config: Any) -> Self:
         """The same for a network's input size and origin."""
@@ -157,11 +156,16 @@ class KeypointProcessor(HopeProcessor):
             return None
         if self.config.origin == "wrist":
             return wrist
-        if hand.translation is None:
-            return None
         # a turn of the hand turns it about its wrist, which stays where the model has it
-        rest = np.asarray(hand.joints[0] - hand.translation, np.float64)
-        return wrist - (rest * posed_objects.FLIP if mirrored else rest)
+        if hand.translation is not None:
+            rest = np.asarray(hand.joints[0] - hand.translation, np.float64)
+            return wrist - (rest * posed_objects.FLIP if mirrored else rest)
+        if hand.betas is None or self.hand is None:
+            return None
+        betas = torch.from_numpy(np.asarray(hand.betas, np.float32))
+        with torch.no_grad():
+            rest = self.hand(torch.zeros(16, 3), betas).joints[0]
+        return wrist - rest.double().cpu().numpy()
 
     def _model_points(self, thing: RigidObject) -> Array | None:
         if thing.control_points is not None:

@@ -178,3 +178,11 @@ class Decoder(nn.Module):
             )
             outputs.append(self.norm(target))
         return torch.stack(outputs, dim=1), weights
+
+
+def first_look(decoder: str) -> tuple[str, ...]:
+    """Names of the weights of the `decoder` that get no gradient while its biases are zero: its
+    first layer mixes the queries' contents, which all begin as zeros."""
+    layer = f"{decoder}.layers.0"
+    attention = f"{layer}.self_attention"
+    return f"{attention}.in_proj_weight", f"{attention}.out_proj.weight", f"{layer}.norm1.weight"

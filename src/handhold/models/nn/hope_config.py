@@ -67,7 +67,7 @@ class HopeProcessorConfig:
         return dataclasses.replace(self, input_size=config.input_size)
 
     @classmethod
-    def deployable(cls, input_size: int = 128, *, paired: bool = False) -> HopeProcessorConfig:
+    def deployable(cls, input_size: int = 128, *, paired: bool = False) -> Self:
         """The sound variant for our own models: nothing the photo and a detector cannot give."""
         return cls(
             input_size=input_size,
