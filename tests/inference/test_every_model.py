@@ -49,8 +49,10 @@ def test_scene_of_both_sides(name: str, photo: np.ndarray, tmp_path: Path) -> No
         write_results(tmp_path, side, scene, image, estimator.hand_faces())
         read = read_scene(tmp_path / f"{side}.json")
         assert read.model == name and len(read.hands) == 1
-        np.testing.assert_allclose(read.hands[0].joints, scene.hands[0].joints, atol=1e-5)
-        return scene.hands[0]
+        found, kept = scene.hands[0], read.hands[0]
+        assert found.joints is not None and kept.joints is not None
+        np.testing.assert_allclose(kept.joints, found.joints, atol=1e-5)
+        return found
 
     right = run(photo, "right", box.tolist(), thing.tolist())
     left = run(np.ascontiguousarray(photo[:, ::-1]), "left", flip(box), flip(thing))

@@ -102,7 +102,7 @@ def test_papers_sizes(rows: dict[str, sizes.SizeRow]) -> None:
 def test_small_is_small(rows: dict[str, sizes.SizeRow]) -> None:
     size = rows["unihope-small"].size
     assert size.parameters <= 8_000_000
-    assert size.macs + size.attention_macs <= 350_000_000
+    assert size.macs + size.attention_macs <= 450_000_000
 
 
 def test_a_mismatch_is_flagged(

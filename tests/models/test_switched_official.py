@@ -122,7 +122,7 @@ def test_a_pair_in_one_file(tmp_path: Path) -> None:
     ]
     paths.append(save_weights(tmp_path / "c.safetensors", classifier, model="grasp-classifier"))
     out = tmp_path / "pair.safetensors"
-    pair_command(*paths, out=out, threshold=0.4)
+    pair_command(paths[0], paths[1], paths[2], out=out, threshold=0.4)
     found = load_model("switched", weights=out)
     assert found.processor.config.input_size == 96
     assert found.config == SwitchedConfig(threshold=0.4)
@@ -135,7 +135,7 @@ def test_a_pair_in_one_file(tmp_path: Path) -> None:
     assert torch.equal(expected.vertices, told.vertices)
     assert torch.equal(expected.object_confidence, told.object_confidence)
     with pytest.raises(WeightsError, match="expected weights of grasp-classifier, found those of"):
-        pair_command(*paths[:2], paths[0], out=out)
+        pair_command(paths[0], paths[1], paths[0], out=out)
     with pytest.raises(WeightsError, match="weights pair"):
         load_model("switched")
     with pytest.raises(WeightsError, match="expected weights of switched, found those of semihand"):

@@ -50,6 +50,7 @@ def models(sizes: bool = False) -> int:
             f"{row.size.attention_macs / 1e9:.3f}",
             "" if row.paper_gmacs is None else "agrees" if row.agrees(TOLERANCE) else "DIFFERS",
         )
+    console = Console(width=max(console.width, 110))  # a cut figure would mislead
     console.print(table)
     console.print(
         "The number after the name is the side of the crop. counted: parameters of the layers that "

@@ -396,7 +396,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = told.network(config, hand)
-    processor = make_processor(told.processor(), config, network.hand)
+    hand_inside: Any = network.hand
+    processor = make_processor(told.processor(), config, hand_inside)
     return LoadedModel(name=name, network=network.eval(), processor=processor, config=config)
 
 

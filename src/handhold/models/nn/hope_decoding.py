@@ -59,6 +59,7 @@ def decode(
     count, size = len(batch), int(batch.image.shape[-1])
     if batch.crop is None or batch.mirrored is None or prediction.joints2d is None:
         raise InputError("decode: needs batch.crop, batch.mirrored and prediction.joints2d")
+    flat = _numpy(prediction.joints2d)
     if len(cameras) != count or (object_names is not None and len(object_names) != count):
         raise InputError(f"decode: expected {count} cameras (and names), found {len(cameras)}")
     model_wrist = rest = None
@@ -79,7 +80,6 @@ def decode(
     own_joints = _numpy(prediction.joints)
     joints = upright(own_joints)
     vertices = None if prediction.vertices is None else upright(_numpy(prediction.vertices))
-    flat = _numpy(prediction.joints2d)
     joints2d = np.stack([boxes.apply_affine(back[i], flat[i]) for i in range(count)])
     translation = solve_translation(
         torch.from_numpy(joints),
