@@ -30,6 +30,7 @@ from handhold.models.hoisdf.field import (
 from handhold.models.hoisdf.grid import nearest_points
 from handhold.models.hoisdf.heads import NUM_ROTATIONS, HandHead, ObjectHead
 from handhold.models.hoisdf.inputs import given
+from handhold.models.hoisdf.starting_weights import initialise
 from handhold.models.nn.detr import Perceptron, first_look
 from handhold.models.nn.resnet import BLOCKS
 from handhold.models.nn.unet import ResNetMaps, UNetDecoder
@@ -260,8 +261,7 @@ class HOISDF(nn.Module):
         points' votes put it: at `root`, or beside it where that was an estimate. features:
         object_rotation (B, 3, 3) and object_translation (B, 3) metres, camera frame; voted_joints
         (B, 20, 3) metres from the root; and what the loss reads, with a layer axis behind the
-        batch's. capture: receives
-        every named activation.
+        batch's. capture: receives every named activation.
         """
         config = self.config
         self._check(batch)
@@ -432,24 +432,3 @@ _READ_BY_LOSS = (
     *("vote_offsets", "vote_logits", "layer_voted_joints", "layer_vertices", "layer_joints"),
     *("layer_rotations", "layer_betas", "point_rotations", "point_translations"),
 )
-
-
-def initialise(network: HOISDF, config: HOISDFConfig) -> None:
-    """Starting weights; the backbone's come from ImageNet in the original."""
-    small = ("hand_field.", "object_field.", "hand_head.", "object_head.")
-    readers = ("shape", "pose", "vote", "vote_class", "rotation", "translation")
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            fan = module.weight[0].numel()
-            if isinstance(module, nn.ConvTranspose2d):
-                fan = 4 * module.in_channels  # stride 2 and kernel 4: 4 cells make an output
-            kaiming = name.startswith("backbone.") or config.init == "kaiming"
-            nn.init.normal_(module.weight, std=(2 / fan) ** 0.5 if kaiming else 0.001)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif not (isinstance(module, nn.Linear) and config.init == "official"):
-            continue
-        elif name.startswith(small) and name.split(".")[1] not in readers:
-            # transformers and fields, not the perceptrons that read them
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
