@@ -213,7 +213,10 @@ def test_deterministic_in_eval(case: SimpleNamespace) -> None:
     for field in FIELDS:
         one: Any = getattr(first, field)
         other: Any = getattr(second, field)
-        assert (one is None and other is None) or torch.equal(one, other), field
+        if one is None or other is None:
+            assert one is other, field
+        else:
+            assert torch.equal(one, other), field
     off = (swapped.joints.flip(0) - first.joints).abs().max()  # hands do not see each other
     assert float(off) < 1e-3 * float(first.joints.abs().max())
 

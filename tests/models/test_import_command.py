@@ -16,6 +16,7 @@ from handhold.models.h2onet.model import H2ONetConfig
 from handhold.models.handoccnet.model import HandOccNetConfig
 from handhold.models.mobrecon.model import MobReconConfig
 from handhold.models.nn.hope_config import HopeProcessorConfig
+from handhold.models.processors import stored_settings
 from handhold.models.registry import MODELS
 from handhold.models.simplehand.model import SimpleHandConfig
 from handhold.models.switched import official as classifier
@@ -57,9 +58,7 @@ def test_the_crop_follows_the_origin(
     monkeypatch.setitem(registry.MODELS, method, entry)
     import_weights(method, file, out=out)
     told = read_weights(out)
-    found = registry._processor_config(  # pyright: ignore[reportPrivateUsage]
-        entry, told, config, "x"
-    )
+    found = stored_settings(entry.processor(), told, config, "x")
     if expected is None:  # the hand alone, its box times 1.25
         assert (found.crop_rule, found.crop_factor, found.input_size) == ("hand", 1.25, 224)
     else:

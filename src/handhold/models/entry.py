@@ -1,7 +1,8 @@
-"""What the registry says of a method."""
+"""What the registry says of a method, and what it gives."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from handhold.models.nn.hope_losses import with_hand_targets
+from handhold.models.processors import Processor
 from handhold.scene import Batch
 
 
@@ -52,3 +54,17 @@ class ModelEntry:
     imported: Callable[[Any], Any] | None = None
     prepare: Callable[[Any, Batch, float], Batch] | None = None
     unused_labels: frozenset[str] = frozenset({"hand_mask", "hand_mask_amodal", "depth"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A network in eval mode and the processor that belongs to it.
+
+    extra: what the weights file tells besides (training, measurements); empty without weights.
+    """
+
+    name: str
+    network: Any
+    processor: Processor
+    config: Any
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)

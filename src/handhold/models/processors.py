@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.errors import InputError
+from handhold.errors import InputError, WeightsError
 from handhold.hand.model import HandModel
 from handhold.models.hoisdf.processor import HoisdfProcessor, HoisdfProcessorConfig
 from handhold.models.keypoint_transformer.processor import (
@@ -18,6 +18,7 @@ from handhold.models.keypoint_transformer.processor import (
 )
 from handhold.models.nn.hope_config import HopeProcessorConfig
 from handhold.models.nn.hope_processor import HopeProcessor
+from handhold.models.weights import WeightsFile, make_config
 from handhold.objects.catalogue import YCB
 from handhold.objects.control_points import control_points_of_box
 from handhold.scene import Batch, Camera, Hand, Prediction, RigidObject, Sample, Side
@@ -86,3 +87,29 @@ PROCESSORS: Mapping[type, Callable[..., Processor]] = {
     KeypointProcessorConfig: KeypointProcessor,
     HoisdfProcessorConfig: HoisdfProcessor,
 }
+
+
+def stored_settings(default: Any, file: WeightsFile, config: Any, where: str) -> Any:
+    """The processor's configuration in a weights file, of the class of `default`; that itself where
+    the file holds none. config: the network's, which must agree (None: a pair's). Raises
+    WeightsError.
+    """
+    stored = file.extra.get("processor")
+    if stored is None:
+        return default
+    if not isinstance(stored, dict):
+        raise WeightsError(f"{where}: processor in its header must be a JSON object")
+    fields = dict(stored)
+    for name, value in stored.items():  # configurations inside, such as the augmentation
+        own = getattr(default, name, None)
+        if dataclasses.is_dataclass(own):
+            if not isinstance(value, dict):
+                raise WeightsError(f"{where}: processor.{name} in its header must be an object")
+            fields[name] = make_config(type(own), value, where)
+    made = make_config(type(default), fields, where)
+    if config is not None and made.input_size != config.input_size:
+        raise WeightsError(
+            f"{where}: its processor makes crops of {made.input_size} pixels, its network takes "
+            f"{config.input_size}"
+        )
+    return made

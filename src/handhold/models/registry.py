@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from handhold.errors import InputError, WeightsError
 from handhold.hand.model import HandModel
-from handhold.models.entry import ModelEntry
+from handhold.models.entry import LoadedModel, ModelEntry
 from handhold.models.h2onet import loss as h2onet_loss
 from handhold.models.h2onet import official as h2onet_official
 from handhold.models.h2onet import processor as h2onet_processor
@@ -43,7 +42,7 @@ from handhold.models.mobrecon import official as mobrecon_official
 from handhold.models.mobrecon import processor as mobrecon_processor
 from handhold.models.mobrecon.model import MobRecon, MobReconConfig
 from handhold.models.nn.hope_config import HopeProcessorConfig
-from handhold.models.processors import Processor, make_processor
+from handhold.models.processors import make_processor, stored_settings
 from handhold.models.semihand import loss as semihand_loss
 from handhold.models.semihand import official as semihand_official
 from handhold.models.semihand import processor as semihand_processor
@@ -57,7 +56,7 @@ from handhold.models.unihope import loss as unihope_loss
 from handhold.models.unihope import official as unihope_official
 from handhold.models.unihope import processor as unihope_processor
 from handhold.models.unihope.model import UniHOPE, UniHOPEConfig
-from handhold.models.weights import WeightsFile, fit, make_config, read_weights
+from handhold.models.weights import fit, make_config, read_weights
 
 _HFLNET = "Lin et al., Harmonious Feature Learning for Interactive Hand-Object Pose, CVPR 2023"
 _UNIHOPE = "Wang et al., UniHOPE: A Unified Approach for Hand-Only and Hand-Object Pose, CVPR 2025"
@@ -352,20 +351,6 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A network in eval mode and the processor that belongs to it.
-
-    extra: what the weights file tells besides (training, measurements); empty without weights.
-    """
-
-    name: str
-    network: Any
-    processor: Processor
-    config: Any
-    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
 def list_models() -> list[str]:
     """Names that `load_model` and `build_model` accept."""
     return list(MODELS)
@@ -433,32 +418,9 @@ def load_model(
     config = make_config(type(told.config()), file.config, str(path))
     loaded = build_model(name, config=config, hand=HandModel.load(mano, "right"))
     fit(loaded.network, file.entries, str(path))
-    settings = _processor_config(told, file, config, str(path))
+    settings = stored_settings(told.processor(), file, config, str(path))
     processor = make_processor(settings, config, loaded.network.hand)
     return dataclasses.replace(loaded, processor=processor, extra=file.extra)
-
-
-def _processor_config(told: ModelEntry, file: WeightsFile, config: Any, where: str) -> Any:
-    default = told.processor()
-    stored = file.extra.get("processor")
-    if stored is None:
-        return default
-    if not isinstance(stored, dict):
-        raise WeightsError(f"{where}: processor in its header must be a JSON object")
-    fields = dict(stored)
-    for name, value in stored.items():  # configurations inside, such as the augmentation
-        own = getattr(default, name, None)
-        if dataclasses.is_dataclass(own):
-            if not isinstance(value, dict):
-                raise WeightsError(f"{where}: processor.{name} in its header must be an object")
-            fields[name] = make_config(type(own), value, where)
-    made = make_config(type(default), fields, where)
-    if config is not None and made.input_size != config.input_size:
-        raise WeightsError(
-            f"{where}: its processor makes crops of {made.input_size} pixels, its network takes "
-            f"{config.input_size}"
-        )
-    return made
 
 
 def _load_pair(weights: str | Path | None, mano: str | Path | None) -> LoadedModel:
@@ -478,12 +440,7 @@ def _load_pair(weights: str | Path | None, mano: str | Path | None) -> LoadedMod
     network = pair.build(file, hand, where, make)
     second = entry(file.config["hand_object"]["model"])
     config: Any = network.hand_object.config
-    settings = _processor_config(second, file, None, where)
+    settings = stored_settings(second.processor(), file, None, where)
     processor = make_processor(settings, config, hand, input_size=pair.crop_size(network))
-    return LoadedModel(
-        name=pair.NAME,
-        network=network,
-        processor=processor,
-        config=network.config,
-        extra=file.extra,
-    )
+    told: dict[str, Any] = {"config": network.config, "extra": file.extra}
+    return LoadedModel(name=pair.NAME, network=network, processor=processor, **told)
