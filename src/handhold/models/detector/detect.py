@@ -20,6 +20,7 @@ from handhold.models.detector.model import (
     HandDetectorNetwork,
 )
 from handhold.models.detector.processor import PADDING, grow_box, letterbox
+from handhold.models.nn.efficientnet import ConvNorm
 from handhold.scene import FloatArray, Side
 
 
@@ -120,7 +121,10 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     networks.
     """
     for module in network.modules():
-        if isinstance(module, nn.Sequential):
+        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.norm = nn.Identity()
+        elif isinstance(module, nn.Sequential):
             for i in range(len(module) - 1):
                 conv, norm = module[i], module[i + 1]
                 if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

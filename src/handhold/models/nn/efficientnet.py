@@ -61,13 +61,13 @@ class ConvNorm(nn.Module):
             self.conv = DepthwiseConv(inputs, kernel, stride)
         else:
             self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.norm.training:
-            x = self.norm(self.conv(x))
+        norm, conv = self.norm, self.conv
+        if norm.training or not isinstance(norm, nn.BatchNorm2d):  # the latter: folded for good
+            x = norm(conv(x))
         else:
-            norm, conv = self.norm, self.conv
             mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
             scale = norm.weight * torch.rsqrt(variance + norm.eps)
             kernel, bias = conv.weight * scale[:, None, None, None], norm.bias - mean * scale
