@@ -128,7 +128,7 @@ def _read_zip(path: Path, side: Side) -> tuple[str, bytes]:
                 return f"{path}/{entry.filename}", stream.read(MAX_BYTES + 1)
     except FileFormatError:
         raise
-    except Exception as error:
+    except Exception as error:  # zipfile raises many kinds on damaged files
         reason = f"{type(error).__name__}: {error}"
         raise FileFormatError(f"{path}: not a readable zip ({reason})") from None
 

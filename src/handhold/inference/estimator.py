@@ -302,6 +302,7 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
+    # PyTorch raises AssertionError for a device its build does not support
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device: {name!r} cannot be used here ({reason})") from error

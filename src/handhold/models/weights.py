@@ -124,6 +124,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
+            # the file is no dictionary: it cannot be iterated without keys()
             entries = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error

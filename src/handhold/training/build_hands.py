@@ -23,7 +23,6 @@ from handhold.training.config import TrainConfig
 from handhold.training.measures import hand_measures
 from handhold.training.tasks import Measures, Task
 
-SKIP = frozenset({"hand_mask", "hand_mask_amodal", "depth"})
 CLASSIFIER = "grasp-classifier"
 
 
@@ -121,5 +120,5 @@ def classifier_task(config: TrainConfig) -> Task:
         losses=losses,
         measures=measures,
         save=save,
-        skip=SKIP,
+        skip=ModelEntry.unused_labels,
     )

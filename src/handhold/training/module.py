@@ -111,6 +111,7 @@ class TrainingModule(lightning.LightningModule):
         self.ema = Ema(self.network, config.ema) if config.ema else None
         self._frozen = frozen_modules(self.network, config.frozen)
         if config.channels_last:
+            # the stubs of PyTorch do not know this form of `to`
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if state is not None:
             self.network.load_state_dict(state["network"])

@@ -107,6 +107,7 @@ def train(
         _fit(module, stream, done, total, [report, keeper], config)
     method.network.load_state_dict(module.best_weights())
     method.network.eval()
+    # the stubs of PyTorch do not know this form of `to`
     method.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     weights = folder / WEIGHTS_NAME
     extra = {"training": config.to_json(), "steps": str(module.done)}

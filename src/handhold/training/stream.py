@@ -54,6 +54,7 @@ class DataSpec:
             raise InputError(f"data {text!r}: expected a number as the seed, found {where!r}")
         if weight is not None and not weight > 0:
             raise InputError(f"data {text!r}: expected a positive weight, found {weight}")
+        # `kind` was checked against the literal's values above
         return cls(kind=kind, where=where, weight=weight)  # type: ignore[arg-type]
 
 

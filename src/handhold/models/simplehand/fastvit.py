@@ -223,7 +223,8 @@ class MultiBranch(nn.Module):
         else:
             weight, bias = self.folded()
             conv = self.main.conv
-            y = F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)  # type: ignore[arg-type]
+            edge = conv.kernel_size[0] // 2
+            y = F.conv2d(x, weight, bias, conv.stride, edge, groups=conv.groups)
         if self.squeeze is not None:
             y = self.squeeze(y)
         return F.gelu(y) if self.active else y
