@@ -53,6 +53,7 @@ def tiny_unihope() -> UniHOPEConfig:
         occlusion=True,
         adaptation="official",
         skip_object=False,
+        contact=False,
         switch_width=4,
         switch_cells=0,
         adaptation_heads=2,

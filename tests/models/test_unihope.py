@@ -99,6 +99,26 @@ def test_switch_of_cells_and_context(tiny_unihope: UniHOPEConfig) -> None:
     torch.testing.assert_close(found - alone, switch.context(context))
 
 
+def test_switch_looks_into_the_hand_box(
+    tiny_unihope: UniHOPEConfig, make_batch: MakeBatch
+) -> None:
+    """What both maps show there is added to the logits; the hand's stream does not learn from it."""
+    network = UniHOPE(dataclasses.replace(tiny_unihope, contact=True)).eval()
+    batch = make_batch(tiny_unihope)
+    seen: dict[str, Tensor] = {}
+    found = network(batch, seen).grasp_logits
+    alone = network.switch(seen["P2_obj"], seen["c5_obj"].mean((2, 3)))[0]
+    added = network.contact(torch.cat((seen["roi_hand"], seen["roi_hand_from_obj"]), dim=1))
+    assert bool((added.detach().abs() > 1e-4).all())
+    torch.testing.assert_close(found, alone + added)
+    added.sum().backward(retain_graph=True)
+    assert bool(network.backbone.hand_pyramid.smooth.weight.grad.any())  # were it not detached
+    network.zero_grad()
+    found.sum().backward()
+    assert network.backbone.hand_pyramid.smooth.weight.grad is None
+    assert bool(network.backbone.object_pyramid.smooth.weight.grad.any())
+
+
 def test_suppressed_object(tiny_unihope: UniHOPEConfig, make_batch: MakeBatch) -> None:
     config = dataclasses.replace(tiny_unihope, skip_object=True)
     network = UniHOPE(config).eval()

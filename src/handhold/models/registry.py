@@ -135,7 +135,7 @@ MODELS: dict[str, ModelEntry] = {
         trained_on=HopeProcessorConfig.trained_on,
         loss=unihope_loss.loss,
         loss_config=unihope_loss.UniHOPELossConfig.small,
-        parameters=4_950_860,
+        parameters=5_247_054,
     ),
     "semihand": ModelEntry(
         summary="hand and held object, the object attends to the hand; ResNet-50, large crops",

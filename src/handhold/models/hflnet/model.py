@@ -22,7 +22,7 @@ from handhold.models.nn.efficientnet import CHANNELS, LiteStem, lite_stage
 from handhold.models.nn.fpn import Pyramid
 from handhold.models.nn.hand_head import HandEncoder, HandHead
 from handhold.models.nn.mano_head import ManoHead
-from handhold.models.nn.object_heads import ObjectClassifier, ObjectHead
+from handhold.models.nn.object_heads import CropClassifier, ObjectHead
 from handhold.models.nn.resnet import BLOCKS, Stem, stage
 from handhold.models.nn.roi_align import roi_align
 from handhold.models.nn.starting_weights import start_weights
@@ -140,6 +140,7 @@ SMALL = {
     "hourglass_depth": 3,
     "mano_widths": (512, 256),
     "mano_center": 0,
+    "coord_factor": 1.0,
     "init": "kaiming",
     "global_context": True,
     "object_classes": 21,
@@ -229,7 +230,7 @@ class HandObjectNetwork(nn.Module):
         self.object_head = ObjectHead(width, config.object_slope, config.coord_factor)
         self.classifier = None
         if config.object_classes:
-            self.classifier = ObjectClassifier(
+            self.classifier = CropClassifier(
                 width, config.object_classes, config.object_slope, context
             )
 

@@ -42,9 +42,9 @@ class ObjectHead(nn.Module):
         }
 
 
-class ObjectClassifier(nn.Module):
-    """Which object of the catalogue the RoI crop shows (not in the papers). context: channels of a
-    vector about the whole crop that it is also told, 0 for none."""
+class CropClassifier(nn.Module):
+    """Which of `classes` a RoI crop shows (not in the papers): objects of the catalogue, or grasping
+    and not. context: channels of a vector about the whole crop that it is also told, 0: none."""
 
     def __init__(self, width: int, classes: int, slope: float, context: int = 0) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from handhold.models.nn.attention import MapAttention
 from handhold.models.nn.fpn import Pyramid
 from handhold.models.nn.hand_head import HandEncoder, HandHead
 from handhold.models.nn.mano_head import ManoHead
-from handhold.models.nn.object_heads import ObjectClassifier, ObjectHead
+from handhold.models.nn.object_heads import CropClassifier, ObjectHead
 from handhold.models.nn.resnet import BLOCKS, Stem, stage
 from handhold.models.nn.roi_align import roi_align
 from handhold.models.nn.starting_weights import start_weights
@@ -175,7 +175,7 @@ class SemiHand(nn.Module):
         self.object_head = ObjectHead(width, config.object_slope, config.coord_factor)
         self.classifier = None
         if config.object_classes:
-            self.classifier = ObjectClassifier(width, config.object_classes, config.object_slope)
+            self.classifier = CropClassifier(width, config.object_classes, config.object_slope)
         start_weights(self, config.init)
 
     def forward(self, batch: Batch, capture: dict[str, Tensor] | None = None) -> Prediction:

@@ -30,6 +30,7 @@ from handhold.models.hflnet.model import (
     roi_crops,
 )
 from handhold.models.nn.attention import TokenMapper
+from handhold.models.nn.object_heads import CropClassifier
 from handhold.scene import Batch, Prediction
 
 
@@ -45,6 +46,8 @@ class UniHOPEConfig(HFLNetConfig):
     occlusion: build the occlusion classifier, which the paper does not mention.
     adaptation: "official" three layers, of which two reach no loss; "mano" the one that does;
     "none". adaptation_heads, adaptation_head_dim: their attention.
+    contact: the switch also looks at what both maps show in the hand's box, so that an object beside
+    the hand is told from one in it (ours).
     skip_object: in eval mode the object's results are suppressed (confidence 0) where the switch
     says not grasping, and not computed when nobody grasps (paper); off: always given (code).
     """
@@ -58,6 +61,7 @@ class UniHOPEConfig(HFLNetConfig):
     adaptation: Literal["official", "mano", "none"] = "official"
     adaptation_heads: int = 8
     adaptation_head_dim: int = 256
+    contact: bool = False
     skip_object: bool = False
 
     def __post_init__(self) -> None:
@@ -97,6 +101,7 @@ class UniHOPEConfig(HFLNetConfig):
             "adaptation": "mano",
             "adaptation_heads": 4,
             "adaptation_head_dim": 32,
+            "contact": True,
             "skip_object": True,
         }
         return cls(**values)
@@ -152,11 +157,9 @@ class UniHOPE(HandObjectNetwork):
         self.config = config
         self.switch = WholeCropClassifier(config, legacy=config.switch_legacy)
         self.occlusion = WholeCropClassifier(config, legacy=False) if config.occlusion else None
-        width, heads, head_dim = (
-            config.pyramid_width,
-            config.adaptation_heads,
-            config.adaptation_head_dim,
-        )
+        width = config.pyramid_width
+        self.contact = CropClassifier(2 * width, 2, config.slope) if config.contact else None
+        heads, head_dim = config.adaptation_heads, config.adaptation_head_dim
         self.mano_mapper = self.roi_mapper = self.fpn_mapper = None
         if config.adaptation != "none":
             self.mano_mapper = TokenMapper(4 * width, heads, head_dim)
@@ -185,6 +188,9 @@ class UniHOPE(HandObjectNetwork):
         context = pooled(maps["c5_obj"], config)
         # object switcher and grasp-aware feature fusion (section 3.2); a hard choice per hand
         grasp_logits, switch_reduced = self.switch(maps["P2_obj"], context)
+        if self.contact is not None:
+            touching = torch.cat((x.detach(), crops["x_object"]), dim=1)
+            grasp_logits = grasp_logits + self.contact(touching)
         features = {}
         grasping = grasp_logits.argmax(dim=1) == 1
         gate, occlusion = grasping, None
