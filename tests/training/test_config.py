@@ -10,8 +10,8 @@ import pytest
 
 from handhold.errors import FileFormatError, InputError
 from handhold.training.config import TrainConfig
-from handhold.training.recipes import (
-    RECIPES,
+from handhold.training.recipes import RECIPES
+from handhold.training.recipes.papers import (
     grasp_classifier,
     hflnet,
     unihope_stage1,

@@ -98,8 +98,9 @@ def test_it_learns_and_leaves_everything_a_reader_needs(
 def test_stopped_and_continued_equals_uninterrupted(
     dots: Path, tmp_path: Path, workers: int
 ) -> None:
-    whole = train(config(dots), stub_task, tmp_path / "whole")
-    broken = config(dots, workers=workers)
+    slow = {"lr_factors": {"conv": 0.1}}
+    whole = train(config(dots, **slow), stub_task, tmp_path / "whole")
+    broken = config(dots, workers=workers, **slow)
     if workers:
         half = train(dataclasses.replace(broken), stub_task, tmp_path / "x", time_limit=1e-9)
         assert half.stopped == "the time limit of 1e-09 minutes" and half.done == 1
@@ -117,6 +118,10 @@ def test_stopped_and_continued_equals_uninterrupted(
     for key, state in one["optimizer"]["state"].items():
         for name, value in state.items():
             assert torch.equal(value, two["optimizer"]["state"][key][name])
+    last = broken.lr_at(29, 57)
+    for state in (one, two):
+        rates = [group["lr"] for group in state["optimizer"]["param_groups"]]
+        assert rates == [0.1 * last, last, 0.1 * last, last]  # matrices, then biases
 
     def held(result: Any) -> list[Any]:
         return [row for row in result.rows if row["kind"] == "validation"]
@@ -244,6 +249,36 @@ def test_adamw_spares_biases_and_adam_does_not() -> None:
         (True, 0.1),
         (False, 0.0),
     }
+
+
+def test_parts_learn_at_their_own_rates(dots: Path, tmp_path: Path) -> None:
+    """The first step of Adam is the learning rate, whatever the gradient."""
+    network = DotNetwork()
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    factors = {"conv": 0.1, "conv.bias": 4.0, "linear": 0.5}
+    chosen = config(dots, steps=1, lr=1e-2, optimizer="adam", weight_decay=0.0, warmup=0)
+    chosen = dataclasses.replace(chosen, schedule="constant", lr_factors=factors)
+    train(chosen, partial(stub_task, network=network), tmp_path)
+    after = load_checkpoint(tmp_path / "last.ckpt").state["network"]
+    wanted = {"conv.weight": 0.1, "norm.weight": 1.0, "norm.bias": 1.0, "linear.weight": 0.5}
+    for name, factor in (wanted | {"linear.bias": 0.5}).items():
+        moved = (after[name] - before[name].detach()).abs()
+        assert float(moved.median()) == pytest.approx(1e-2 * factor, rel=2e-3), name
+    rates = {
+        id(p): group["lr"]
+        for group in make_optimizer(network, chosen).param_groups
+        for p in group["params"]
+    }
+    found = {name: rates[id(p)] for name, p in network.named_parameters()}
+    wanted |= {
+        "conv.bias": 4.0,
+        "linear.bias": 0.5,
+    }  # no gradient reaches conv.bias: a norm follows
+    assert found == {name: pytest.approx(1e-2 * factor) for name, factor in wanted.items()}
+    with pytest.raises(InputError, match="begins with 'con'; there are conv, norm, drop, linear"):
+        make_optimizer(network, dataclasses.replace(chosen, lr_factors={"con": 0.1}))
+    with pytest.raises(InputError, match="lr_factors: expected a positive number for 'conv'"):
+        dataclasses.replace(chosen, lr_factors={"conv": 0})
 
 
 def test_frozen_modules_stay_with_their_statistics(dots: Path, tmp_path: Path) -> None:

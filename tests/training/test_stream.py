@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,18 @@ def test_sources_as_written() -> None:
     assert DataSpec.parse("photos:x=y/z") == DataSpec(kind="photos", where="x=y/z")
     assert DataSpec.parse("synthetic") == DataSpec(kind="synthetic")
     assert DataSpec.parse("synthetic:7=2") == DataSpec(kind="synthetic", where="7", weight=2.0)
+    assert DataSpec.parse("synthetic:7:16") == DataSpec(kind="synthetic", where="7:16")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("folder", r"expected synthetic, synthetic:SEED, shards:FOLDER"),
+        ("folder", r"expected synthetic, synthetic:SEED, synthetic:SEED:COUNT, shards:FOLDER"),
         ("shards", "expected synthetic"),
         ("shards:a=0", "positive weight"),
         ("synthetic:x", "a number as the seed"),
+        ("synthetic:1:0", "seed and count as in 0:16, found '1:0'"),
+        ("synthetic:1:2:3", "a number as the seed"),
     ],
 )
 def test_sources_that_are_none(text: str, message: str) -> None:
@@ -144,3 +148,21 @@ def test_synthetic_validation_differs_in_seed_and_backgrounds(tmp_path: Path) ->
     assert train.seed == 4 and held.seed != 4
     assert train.config.paired and train.config.backgrounds == tmp_path
     assert train.config.background_part[1] == held.config.background_part[0]
+
+
+def test_counted_scenes_are_the_first_of_their_series_and_the_same_for_validation() -> None:
+    chosen = TrainConfig(model="dot", data=("synthetic:4:3",), steps=9, batch_size=3, augment=False)
+    task = stub_task(chosen, encode=lambda items, rng: [sample for sample, _ in items])
+    stream = BatchStream(chosen, task)
+    assert stream.epoch_items == 3
+    first, later = stream[0], stream[5]
+    names = {f"scene-4-{i:07d}" for i in range(3)}
+    assert {sample.key for sample in first} == names and later is first
+    endless = SyntheticScenes(4, chosen)
+    for sample in first:
+        assert np.array_equal(sample.image, endless[int(sample.key[-7:])].image)
+    held = SyntheticScenes(4, chosen, "held_out", 3)
+    assert {held[i].key for i in range(len(held))} == names
+    shuffled = BatchStream(dataclasses.replace(chosen, batch_size=2), task)
+    assert [len(shuffled[step]) for step in range(3)] == [2, 2, 2]
+    assert {sample.key for step in range(3) for sample in shuffled[step]} == names

@@ -26,10 +26,11 @@ class Train:
     out: Path | None = None
     """Folder of the run; runs/NAME if not given. Is continued when it holds a run."""
     data: tuple[str, ...] = ()
-    """Where samples come from: synthetic (scenes drawn while training; synthetic:7 draws others),
-    shards:FOLDER (made with `handhold synth scenes`), photos:FOLDER (images with a labels.json).
-    Several are mixed, each with its share of the samples: shards:a=0.7 photos:b=0.3. A part of
-    every folder is held out for validation."""
+    """Where samples come from: synthetic (scenes drawn while training; synthetic:7 draws others,
+    synthetic:7:16 keeps to the first 16 of them and measures on these), shards:FOLDER (made with
+    `handhold synth scenes`), photos:FOLDER (images with a labels.json). Several are mixed, each
+    with its share of the samples: shards:a=0.7 photos:b=0.3. A part of every folder is held out for
+    validation."""
     validation: tuple[str, ...] = ()
     """Sources to measure on instead of what the training data hold out; same forms."""
     steps: int | None = None
@@ -40,6 +41,8 @@ class Train:
     """Samples a step, of all devices together."""
     lr: float | None = None
     """Peak learning rate, for the recipe's own batch size; it grows and shrinks with the batch."""
+    lr_factors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART=FACTOR")] = ()
+    """Parts of the network that learn more slowly or faster, such as backbone=0.1."""
     seed: int | None = None
     """Of everything random. The same seed gives the same weights."""
     workers: int | None = None
@@ -102,12 +105,9 @@ def configured(options: Train, base: TrainConfig) -> TrainConfig:
         for name, value in vars(options).items()
         if name in fields and value not in (None, ())
     }
-    if options.network:
-        changes["network"] = base.network | _changes(options.network)
-    if options.loss:
-        changes["loss"] = base.loss | _changes(options.loss)
-    if options.augmentation:
-        changes["augmentation"] = base.augmentation | _changes(options.augmentation)
+    for name in ("network", "loss", "augmentation", "lr_factors"):
+        if given := getattr(options, name):
+            changes[name] = getattr(base, name) | _changes(given)
     for name in ("start_from", "backbone", "mano", "backgrounds"):
         if name in changes:
             changes[name] = str(changes[name])
@@ -149,6 +149,11 @@ def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
     handhold train unihope-small --data shards:made=0.7 photos:mine=0.3 --out runs/mixed
 
     handhold train unihope-small --out runs/mixed            (goes on)
+
+    A recipe named METHOD-smoke shows in minutes that a method can learn: its small configuration
+    learns 16 synthetic scenes by heart, and what it measures on are these same scenes.
+
+    handhold train handoccnet-smoke --out runs/smoke
     """
     from handhold.training.recipes import RECIPES
 

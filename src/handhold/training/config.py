@@ -51,6 +51,8 @@ class TrainConfig:
     at the epochs decay_at, where there are any);
     cosine (down to lr * final_lr); one_cycle (up from lr / 25 in the first 30 %, then a cosine
     down to lr * final_lr). warmup: steps of linear rise before constant, step and cosine.
+    lr_factors: beginnings of the names of parameters that learn at another rate, and the factor,
+    as in {"backbone": 0.1}; of several that fit, the longest counts.
     weight_decay: with adam on all parameters (L2), with adamw on matrices and kernels only.
 
     ema: decay of the averaged weights that are validated and exported, 0 for none. clip_norm:
@@ -80,6 +82,7 @@ class TrainConfig:
     batch_size: int = 32
     lr: float = 1e-4
     lr_batch: int = 0
+    lr_factors: dict[str, float] = field(default_factory=dict)
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 0.0
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
@@ -123,6 +126,12 @@ class TrainConfig:
             )
         if not self.lr > 0 or not 0 < self.decay_factor <= 1 or not self.decay_epochs > 0:
             raise InputError("TrainConfig: lr, decay_epochs and decay_factor (<= 1) are positive")
+        for name, factor in self.lr_factors.items():
+            if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+                raise InputError(
+                    f"TrainConfig.lr_factors: expected a positive number for {name!r}, "
+                    f"found {factor!r}"
+                )
         if not (0 <= self.ema < 1 and 0 <= self.final_lr <= 1):
             raise InputError("TrainConfig: expected 0 <= ema < 1 and 0 <= final_lr <= 1")
         for name in (

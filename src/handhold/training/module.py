@@ -50,20 +50,37 @@ class Ema:
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over the trainable parameters, at the peak learning rate."""
-    trainable = [p for p in network.parameters() if p.requires_grad]
-    fused = bool(trainable) and all(p.device.type == "cuda" for p in trainable)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(
-            trainable, lr=config.peak_lr, weight_decay=config.weight_decay, fused=fused or None
-        )
+    """Adam or AdamW over the trainable parameters, at the peak learning rate.
+
+    Each group holds its `lr_factor` (TrainConfig.lr_factors), its share of the learning rate.
+    Raises InputError for a beginning in `lr_factors` that no parameter's name has.
+    """
+    named = list(network.named_parameters())
+    factors = dict(sorted(config.lr_factors.items(), key=lambda item: -len(item[0])))
+    for start in factors:
+        if not any(f"{name}.".startswith(f"{start}.") for name, _ in named):
+            raise InputError(
+                f"TrainConfig.lr_factors: no parameter's name begins with {start!r}; "
+                f"there are {', '.join(dict(network.named_children()))}"
+            )
+    kinds: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            fits = (x for start, x in factors.items() if f"{name}.".startswith(f"{start}."))
+            spared = config.optimizer == "adamw" and parameter.ndim <= 1
+            kinds.setdefault((spared, next(fits, 1.0)), []).append(parameter)
     groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "lr": config.peak_lr * factor,
+            "lr_factor": factor,
+            "weight_decay": 0.0 if spared else config.weight_decay,
+        }
+        for (spared, factor), parameters in sorted(kinds.items(), key=lambda kind: kind[0])
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.peak_lr, fused=fused or None
-    )
+    fused = bool(groups) and all(p.device.type == "cuda" for ps in kinds.values() for p in ps)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.peak_lr, fused=fused or None)
 
 
 def frozen_modules(network: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
@@ -150,7 +167,7 @@ class TrainingModule(lightning.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         rate = self.config.lr_at(self.done, self.epoch_items)
         for group in self._own_optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_factor", 1.0)  # older checkpoints have none
         mixed = np.random.SeedSequence([self.config.seed, 2, self.done, self.global_rank])
         torch.manual_seed(int(mixed.generate_state(1)[0]))
 

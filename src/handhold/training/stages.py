@@ -10,7 +10,7 @@ from rich.console import Console
 
 from handhold.errors import InputError
 from handhold.training.config import TrainConfig
-from handhold.training.recipes import (
+from handhold.training.recipes.papers import (
     h2onet_stage1,
     h2onet_stage2,
     unihope_stage1,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -20,13 +22,19 @@ from handhold.synthesis.shards import ShardDataset
 from handhold.training.config import DEFAULT_EPOCH_ITEMS, TrainConfig
 from handhold.training.tasks import Items, Task
 
+if TYPE_CHECKING:
+    from handhold.synthesis.scenes import SceneConfig
+
 Kind: TypeAlias = Literal["synthetic", "shards", "photos"]
 Part: TypeAlias = Literal["train", "held_out", "all"]
 HELD_OUT_SHARE = 0.05  # of shards: their last samples, at most HELD_OUT_MOST
 HELD_OUT_MOST = 512
 BACKGROUNDS_KEPT = 7 / 8  # for training
 HELD_OUT_SEED = 1_000_003  # added to the seed of scenes drawn for validation
-EXAMPLES = "synthetic, synthetic:SEED, shards:FOLDER or photos:FOLDER, with =WEIGHT if several"
+EXAMPLES = (
+    "synthetic, synthetic:SEED, synthetic:SEED:COUNT, shards:FOLDER or photos:FOLDER, "
+    "with =WEIGHT if several"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +58,11 @@ class DataSpec:
         kind, _, where = text.partition(":")
         if kind not in get_args(Kind) or (kind != "synthetic" and not where):
             raise InputError(f"data {text!r}: expected {EXAMPLES}")
-        if kind == "synthetic" and where and not where.isdecimal():
-            raise InputError(f"data {text!r}: expected a number as the seed, found {where!r}")
+        if kind == "synthetic" and not re.fullmatch(r"(\d+(:0*[1-9]\d*)?)?", where, re.ASCII):
+            raise InputError(
+                f"data {text!r}: expected a number as the seed, or seed and count as in 0:16, "
+                f"found {where!r}"
+            )
         if weight is not None and not weight > 0:
             raise InputError(f"data {text!r}: expected a positive weight, found {weight}")
         # `kind` was checked against the literal's values above
@@ -75,14 +86,21 @@ class _Range:
 
 
 class SyntheticScenes:
-    """Scenes drawn on the fly: sample i is make_scene(seed, i, config), without end."""
+    """Scenes drawn on the fly: sample i is make_scene(seed, i, config), without end.
+
+    count: only the first so many, kept once they are drawn. Nothing of them is held out: every part
+    is the same scenes.
+    """
 
     hands: list[int] | None = None
 
-    def __init__(self, seed: int, config: TrainConfig, part: Part = "train") -> None:
+    def __init__(
+        self, seed: int, config: TrainConfig, part: Part = "train", count: int | None = None
+    ) -> None:
         from handhold.synthesis.scenes import SceneConfig
 
-        train = part == "train"
+        train = part == "train" or count is not None
+        self.count = count
         self.seed = seed + (0 if train else HELD_OUT_SEED)
         self.config = SceneConfig(
             paired=config.pairs,
@@ -92,19 +110,31 @@ class SyntheticScenes:
         )
 
     def __len__(self) -> int:
-        return ENDLESS
+        return ENDLESS if self.count is None else self.count
 
     def __getitem__(self, number: int) -> Sample:
         from handhold.synthesis.scenes import make_scene
 
-        return make_scene(self.seed, number, self.config)
+        if self.count is None:
+            return make_scene(self.seed, number, self.config)
+        if not 0 <= number < self.count:
+            raise IndexError(number)
+        return _kept_scene(self.seed, number, self.config)
+
+
+@lru_cache(maxsize=512)
+def _kept_scene(seed: int, number: int, config: SceneConfig) -> Sample:
+    from handhold.synthesis.scenes import make_scene
+
+    return make_scene(seed, number, config)
 
 
 def open_samples(spec: DataSpec, part: Part, task: Task, config: TrainConfig) -> SampleSet:
     """The samples of a source: those to train on, those it holds out, or all."""
     skip = task.skip if config.pairs else task.skip | {"bare_image"}
     if spec.kind == "synthetic":
-        return SyntheticScenes(int(spec.where or 0), config, part)
+        seed, _, count = spec.where.partition(":")
+        return SyntheticScenes(int(seed or 0), config, part, int(count) if count else None)
     if spec.kind == "photos":
         return PhotoFolder(spec.where, part)
     shards = ShardDataset(spec.where, skip=skip)
@@ -121,7 +151,8 @@ class BatchStream(Dataset[Any]):
     """Training batches by step number: `stream[step]` depends on the seed and the step alone.
 
     epoch_items: items that make an epoch. rank, devices: each device takes its own share of the
-    global batch. Raises InputError for empty sets or weights on some sources only.
+    global batch. Where a batch is a whole set without augmentation, it is made once, for all steps.
+    Raises InputError for empty sets or weights on some sources only.
     """
 
     def __init__(self, config: TrainConfig, task: Task, *, rank: int = 0) -> None:
@@ -142,6 +173,9 @@ class BatchStream(Dataset[Any]):
         length = config.epoch_items or (DEFAULT_EPOCH_ITEMS if endless else sum(lengths))
         self.mixture = Mixture(lengths, given or None, epoch_length=length, seed=config.seed)
         self.config, self.task, self.rank = config, task, rank
+        whole = len(lengths) == 1 and lengths[0] == length == config.batch_size
+        self._repeats = whole and not config.augment and config.devices == 1
+        self._only: Any = None
 
     @property
     def epoch_items(self) -> int:
@@ -163,6 +197,10 @@ class BatchStream(Dataset[Any]):
         raise InputError(f"data {self.config.data[which]}: 100 samples in a row have no hand")
 
     def __getitem__(self, step: int) -> Any:
+        if self._repeats:
+            if self._only is None:
+                self._only = self.task.encode(self.items(0), None)
+            return self._only
         rng = np.random.default_rng([self.config.seed, 1, step, self.rank])
         return self.task.encode(self.items(step), rng if self.config.augment else None)
 
@@ -204,7 +242,7 @@ def validation_batches(config: TrainConfig, task: Task) -> Iterator[tuple[str, A
     """Held-out batches without augmentation, with the kind of data they are from.
 
     Of every source the same `validation_items` items, spread evenly over it: over what it holds
-    out when it is also trained on, else over all of it.
+    out when it is also trained on, else over all of it. synthetic:SEED:COUNT holds nothing out.
     """
     trained_on = {(x.kind, x.where) for x in map(DataSpec.parse, config.data)}
     for text in config.validation or config.data:

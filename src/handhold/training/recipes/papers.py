@@ -1,94 +1,15 @@
-"""Recipes: plain functions that return a TrainConfig; a field can be changed by its name.
+"""Recipes named after papers hold their settings.
 
-Those named after a paper hold its settings; where paper and released code differ, the docstring
-says which is which. Batches are for all devices together.
+Where paper and released code differ, the docstring says which is which. Batches are for all
+devices together.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from handhold.training.config import TrainConfig
-
-
-def _made(values: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
-    return TrainConfig(**(values | changes))
-
-
-def _small(model: str, changes: dict[str, Any]) -> TrainConfig:
-    values = {
-        "model": model,
-        "recipe": model,
-        "steps": 20_000,
-        "batch_size": 32,
-        "lr": 1e-3,
-        "optimizer": "adamw",
-        "weight_decay": 0.02,
-        "schedule": "cosine",
-        "warmup": 100,
-        "ema": 0.999,
-        "clip_norm": 100.0,
-        "channels_last": True,
-        "workers": 1,
-    }
-    return _made(values, changes)
-
-
-def unihope_small(**changes: Any) -> TrainConfig:
-    """UniHOPE's heads on a small backbone, for a processor: hours on synthetic scenes."""
-    return _small("unihope-small", changes)
-
-
-def hflnet_small(**changes: Any) -> TrainConfig:
-    """HFL-Net's heads on a small backbone, for a processor: hours on synthetic scenes."""
-    return _small("hflnet-small", changes)
-
-
-def semihand_small(**changes: Any) -> TrainConfig:
-    """Liu et al.'s heads on a small backbone, for a processor."""
-    return _small("semihand-small", changes)
-
-
-def handoccnet_small(**changes: Any) -> TrainConfig:
-    """HandOccNet's structure on a small backbone, for a processor."""
-    return _small("handoccnet-small", changes)
-
-
-def mobrecon_small(**changes: Any) -> TrainConfig:
-    """MobRecon a quarter as wide, for a processor."""
-    return _small("mobrecon-small", changes)
-
-
-def h2onet_small(**changes: Any) -> TrainConfig:
-    """H2ONet a quarter as wide, in one stage, for a processor."""
-    return _small("h2onet-small", changes)
-
-
-def simplehand_small(**changes: Any) -> TrainConfig:
-    """SimpleHand with a small FastViT, for a processor."""
-    return _small("simplehand-small", changes)
-
-
-def hand_detector(**changes: Any) -> TrainConfig:
-    """The hand detector: photos with boxes, on a processor."""
-    values = {
-        "model": "hand-detector",
-        "recipe": "hand-detector",
-        "steps": 12_000,
-        "batch_size": 16,
-        "lr": 1e-3,
-        "optimizer": "adamw",
-        "weight_decay": 0.02,
-        "schedule": "cosine",
-        "warmup": 300,
-        "ema": 0.999,
-        "clip_norm": 20.0,
-        "channels_last": True,
-        "workers": 1,
-    }
-    return _made(values, changes)
 
 
 def hflnet(**changes: Any) -> TrainConfig:
@@ -112,7 +33,7 @@ def hflnet(**changes: Any) -> TrainConfig:
         "decay_factor": 0.7,
         "workers": 8,
     }
-    return _made(values, changes)
+    return TrainConfig(**(values | changes))
 
 
 def hflnet_ho3d(**changes: Any) -> TrainConfig:
@@ -152,7 +73,7 @@ def unihope_stage1(**changes: Any) -> TrainConfig:
         "decay_factor": 0.7,
         "workers": 8,
     }
-    return _made(values, changes)
+    return TrainConfig(**(values | changes))
 
 
 def unihope_stage2(**changes: Any) -> TrainConfig:
@@ -185,7 +106,7 @@ def semihand(**changes: Any) -> TrainConfig:
         "decay_factor": 0.7,
         "workers": 8,
     }
-    return _made(values, changes)
+    return TrainConfig(**(values | changes))
 
 
 def semihand_ho3d(**changes: Any) -> TrainConfig:
@@ -215,7 +136,7 @@ def handoccnet(**changes: Any) -> TrainConfig:
         "decay_factor": 0.9,
         "workers": 8,
     }
-    return _made(values, changes)
+    return TrainConfig(**(values | changes))
 
 
 def handoccnet_ho3d(**changes: Any) -> TrainConfig:
@@ -255,7 +176,7 @@ def mobrecon(**changes: Any) -> TrainConfig:
         "decay_factor": 0.1,
         "workers": 8,
     }
-    return _made(values, changes)
+    return TrainConfig(**(values | changes))
 
 
 def mobrecon_handbooster(**changes: Any) -> TrainConfig:
@@ -294,7 +215,7 @@ def h2onet_stage1(**changes: Any) -> TrainConfig:
         "decay_factor": 0.1,
         "workers": 8,
     }
-    return _made(values, changes)
+    return TrainConfig(**(values | changes))
 
 
 def h2onet_stage2(**changes: Any) -> TrainConfig:
@@ -324,15 +245,15 @@ def simplehand(**changes: Any) -> TrainConfig:
         "decay_factor": 0.1,
         "workers": 8,
     }
-    return _made(values, changes)
+    return TrainConfig(**(values | changes))
 
 
 def keypoint_transformer(**changes: Any) -> TrainConfig:
     """Keypoint Transformer as its code trains it on HO-3D: 256 pixels, vectors from the parents,
     150 epochs at a constant rate; the paper tells of drops.
 
-    Batch 90 a device. The code trains the backbone and the U-Net ten times as slowly as the rest;
-    here all move at 1e-4, and the norms are frozen as there.
+    Batch 90 a device. Backbone and U-Net learn ten times as slowly as the rest, the norms are
+    frozen, both as in the code.
     """
     values = {
         "model": "keypoint-transformer",
@@ -343,22 +264,18 @@ def keypoint_transformer(**changes: Any) -> TrainConfig:
         "batch_size": 90,
         "lr": 1e-4,
         "lr_batch": 90,
+        "lr_factors": {"backbone": 0.1, "decoder": 0.1},  # the decoder is the U-Net's
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "workers": 8,
     }
-    return _made(values, changes)
+    return TrainConfig(**(values | changes))
 
 
 def keypoint_transformer_unihope(**changes: Any) -> TrainConfig:
     """The baseline of UniHOPE's tables: small decoder, angles of the flat hand."""
     values = {"recipe": "keypoint-transformer-unihope", "network": {"flat": True}}
     return dataclasses.replace(keypoint_transformer(), **(values | changes))
-
-
-def keypoint_transformer_small(**changes: Any) -> TrainConfig:
-    """Keypoint Transformer's structure on a small backbone, for a processor."""
-    return _small("keypoint-transformer-small", changes)
 
 
 def hoisdf(**changes: Any) -> TrainConfig:
@@ -382,18 +299,13 @@ def hoisdf(**changes: Any) -> TrainConfig:
         "decay_factor": 0.7,
         "workers": 8,
     }
-    return _made(values, changes)
+    return TrainConfig(**(values | changes))
 
 
 def hoisdf_ho3d(**changes: Any) -> TrainConfig:
     """HOISDF on HO3D: the big decoder, any rotation."""
     values = {"recipe": "hoisdf-ho3d", "preparation": "ho3d", "network": {"decoder": "big"}}
     return dataclasses.replace(hoisdf(), **(values | changes))
-
-
-def hoisdf_small(**changes: Any) -> TrainConfig:
-    """HOISDF's structure on a small backbone, for a processor; the wrist comes from the box."""
-    return _small("hoisdf-small", changes)
 
 
 def grasp_classifier(**changes: Any) -> TrainConfig:
@@ -411,38 +323,4 @@ def grasp_classifier(**changes: Any) -> TrainConfig:
         "decay_factor": 0.1,
         "workers": 8,
     }
-    return _made(values, changes)
-
-
-RECIPES: dict[str, Callable[..., TrainConfig]] = {
-    "unihope-small": unihope_small,
-    "hflnet-small": hflnet_small,
-    "hand-detector": hand_detector,
-    "hflnet": hflnet,
-    "hflnet-ho3d": hflnet_ho3d,
-    "hflnet-unihope": hflnet_unihope,
-    "unihope-stage1": unihope_stage1,
-    "unihope-stage2": unihope_stage2,
-    "semihand": semihand,
-    "semihand-ho3d": semihand_ho3d,
-    "semihand-small": semihand_small,
-    "handoccnet": handoccnet,
-    "handoccnet-ho3d": handoccnet_ho3d,
-    "handoccnet-unihope": handoccnet_unihope,
-    "handoccnet-small": handoccnet_small,
-    "mobrecon": mobrecon,
-    "mobrecon-handbooster": mobrecon_handbooster,
-    "mobrecon-small": mobrecon_small,
-    "h2onet-stage1": h2onet_stage1,
-    "h2onet-stage2": h2onet_stage2,
-    "h2onet-small": h2onet_small,
-    "simplehand": simplehand,
-    "simplehand-small": simplehand_small,
-    "keypoint-transformer": keypoint_transformer,
-    "keypoint-transformer-unihope": keypoint_transformer_unihope,
-    "keypoint-transformer-small": keypoint_transformer_small,
-    "hoisdf": hoisdf,
-    "hoisdf-ho3d": hoisdf_ho3d,
-    "hoisdf-small": hoisdf_small,
-    "grasp-classifier": grasp_classifier,
-}
+    return TrainConfig(**(values | changes))

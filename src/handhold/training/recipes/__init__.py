@@ -1,0 +1,42 @@
+"""Recipes by name: functions that return a TrainConfig; any field can be changed by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from handhold.training.config import TrainConfig
+from handhold.training.recipes import papers, small, smoke
+
+RECIPES: dict[str, Callable[..., TrainConfig]] = {
+    "unihope-small": small.unihope_small,
+    "hflnet-small": small.hflnet_small,
+    "hand-detector": small.hand_detector,
+    "hflnet": papers.hflnet,
+    "hflnet-ho3d": papers.hflnet_ho3d,
+    "hflnet-unihope": papers.hflnet_unihope,
+    "unihope-stage1": papers.unihope_stage1,
+    "unihope-stage2": papers.unihope_stage2,
+    "semihand": papers.semihand,
+    "semihand-ho3d": papers.semihand_ho3d,
+    "semihand-small": small.semihand_small,
+    "handoccnet": papers.handoccnet,
+    "handoccnet-ho3d": papers.handoccnet_ho3d,
+    "handoccnet-unihope": papers.handoccnet_unihope,
+    "handoccnet-small": small.handoccnet_small,
+    "mobrecon": papers.mobrecon,
+    "mobrecon-handbooster": papers.mobrecon_handbooster,
+    "mobrecon-small": small.mobrecon_small,
+    "h2onet-stage1": papers.h2onet_stage1,
+    "h2onet-stage2": papers.h2onet_stage2,
+    "h2onet-small": small.h2onet_small,
+    "simplehand": papers.simplehand,
+    "simplehand-small": small.simplehand_small,
+    "keypoint-transformer": papers.keypoint_transformer,
+    "keypoint-transformer-unihope": papers.keypoint_transformer_unihope,
+    "keypoint-transformer-small": small.keypoint_transformer_small,
+    "hoisdf": papers.hoisdf,
+    "hoisdf-ho3d": papers.hoisdf_ho3d,
+    "hoisdf-small": small.hoisdf_small,
+    "grasp-classifier": papers.grasp_classifier,
+    **smoke.RECIPES,
+}

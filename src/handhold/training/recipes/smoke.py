@@ -1,0 +1,53 @@
+"""Recipes that show in minutes, on one processor core, that a method can learn.
+
+Each trains the small configuration on 16 synthetic scenes (the first of series 0) in crops of 64
+pixels, all of them in every step, without augmentation. What it validates on are these same scenes:
+a network that learns them by heart comes below 3 mm PA-MPJPE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from handhold.training.config import TrainConfig
+
+SCENES = 16
+
+
+def _smoke(method: str, title: str, **own: Any) -> Callable[..., TrainConfig]:
+    def recipe(**changes: Any) -> TrainConfig:
+        values = {
+            "model": f"{method}-small",
+            "recipe": f"{method}-smoke",
+            "network": {"input_size": 64},
+            "data": (f"synthetic:0:{SCENES}",),
+            "augment": False,
+            "steps": 400,
+            "batch_size": SCENES,
+            "lr": 3e-3,
+            "optimizer": "adamw",
+            "weight_decay": 0.0,
+            "schedule": "one_cycle",
+            "final_lr": 0.001,
+            "clip_norm": 100.0,
+            "validate_steps": 50,
+            "log_steps": 5,
+        }
+        return TrainConfig(**(values | own | changes))
+
+    recipe.__doc__ = f"{title} learns {SCENES} synthetic scenes by heart, in minutes."
+    return recipe
+
+
+RECIPES: dict[str, Callable[..., TrainConfig]] = {
+    "unihope-smoke": _smoke("unihope", "UniHOPE"),
+    "hflnet-smoke": _smoke("hflnet", "HFL-Net"),
+    "semihand-smoke": _smoke("semihand", "Liu et al.'s network"),
+    "handoccnet-smoke": _smoke("handoccnet", "HandOccNet"),
+    "mobrecon-smoke": _smoke("mobrecon", "MobRecon"),
+    "h2onet-smoke": _smoke("h2onet", "H2ONet"),
+    "simplehand-smoke": _smoke("simplehand", "SimpleHand"),
+    "keypoint-transformer-smoke": _smoke("keypoint-transformer", "Keypoint Transformer"),
+    "hoisdf-smoke": _smoke("hoisdf", "HOISDF"),
+}
