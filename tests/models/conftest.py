@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from handhold.hand.files import FREE_HAND
 from handhold.hand.model import HandModel
 from handhold.models.hflnet.model import HFLNetConfig
 from handhold.models.nn.hope_losses import with_hand_targets
@@ -36,6 +38,17 @@ TINY = {
 @pytest.fixture(scope="session")
 def hand() -> HandModel:
     return HandModel.free()
+
+
+@pytest.fixture(scope="session")
+def other_mano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as MANO's with a made-up hand: the free one, a twentieth larger."""
+    path = tmp_path_factory.mktemp("other")
+    with np.load(FREE_HAND) as archive:
+        fields = {name: archive[name] for name in archive.files}
+    fields["v_template"] = 1.05 * fields["v_template"]
+    np.savez(path / "MANO_RIGHT.npz", **fields)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -320,14 +320,18 @@ def test_import_needs_the_authors_table(checkpoint: Path, hand: HandModel, tmp_p
     torch.testing.assert_close(built.decoder.up_weights_0, torch.from_numpy(own.weights[0]).float())
 
 
-def test_through_the_command(checkpoint: Path, hand: HandModel, tmp_path: Path) -> None:
+def test_through_the_command(
+    checkpoint: Path, hand: HandModel, other_mano: Path, tmp_path: Path
+) -> None:
     out, table = tmp_path / "mobrecon.safetensors", tmp_path / "transform.pkl"
     with pytest.raises(WeightsError, match=r"transform\.pkl"):
         import_weights("mobrecon", checkpoint, out=out)
     assert not out.exists()
     _table(table, hand, scale=1.3)
     import_weights("mobrecon", checkpoint, out=out, template=str(table))
-    model = load_model("mobrecon", weights=out)
+    with pytest.raises(WeightsError, match=r"trained with MANO .*pass --mano FOLDER"):
+        load_model("mobrecon", weights=out)
+    model = load_model("mobrecon", weights=out, mano=other_mano)
     assert model.config == MobReconConfig(mesh="stored")
     assert model.processor.config == HopeProcessorConfig.unihope(128, hand=True)
     assert model.extra["source"]["file"] == checkpoint.name

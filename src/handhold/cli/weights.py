@@ -37,8 +37,8 @@ def import_weights(
         template: mobrecon and h2onet: the authors' up-sampling table, transform.pkl (read as data),
             which their released weights need; or "hand", for weights that were trained with the
             mesh hierarchy of the loaded hand model.
-        mano: Folder with the official MANO files, whose hand the weights were trained with (for
-            template "hand").
+        mano: Folder with the official MANO files, whose hand the weights were trained with; its
+            hash goes into the header (without it, the name MANO alone).
         precision: fp16 halves the file.
     """
     import dataclasses
@@ -50,6 +50,7 @@ def import_weights(
     from handhold.hand.model import HandModel
     from handhold.models.registry import MODELS
     from handhold.models.switched import official as classifier
+    from handhold.models.trained_hand import OFFICIAL, TrainedHand, hand_of
     from handhold.models.weights import save_weights
 
     if out.suffix != ".safetensors":
@@ -69,8 +70,9 @@ def import_weights(
         options["input_size"] = size
     if template is not None:
         options["template"] = template if template == "hand" else Path(template)
-    if mano is not None:
-        options["hand"] = HandModel.load(mano, "right")
+    hand = HandModel.load(mano, "right")
+    if mano is not None or "hand" in accepted:
+        options["hand"] = hand
     for name in options:
         if name not in accepted:
             raise InputError(f"--{name.replace('hand', 'mano')}: {method} does not need it")
@@ -90,7 +92,10 @@ def import_weights(
         "source": {"file": file.name, "sha256": digest},
         "licence": told.licence,
     }
-    save_weights(out, network, model=method, extra=extra, precision=precision)
+    trained = None
+    if hand_of(network) is not None:
+        trained = OFFICIAL if hand.is_free and template != "hand" else TrainedHand.of(hand)
+    save_weights(out, network, model=method, extra=extra, precision=precision, hand=trained)
     print(f"{out}: {sum(p.numel() for p in network.parameters()):,} parameters of {method}")
     print(f"licence: {told.licence}")
 
@@ -128,6 +133,7 @@ def pack(
     file: Annotated[Path, tyro.conf.Positional],
     out: Path,
     config: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = (),
+    hand: str | None = None,
 ) -> None:
     """Halve a trained weights file and leave out whose folders it was trained from.
 
@@ -139,14 +145,23 @@ def pack(
         out: File to write (.safetensors).
         config: Changes to the stored configuration that need no training, such as the detector's
             score_threshold=0.3.
+        hand: Which hand model the weights were trained with, for files of earlier releases, which
+            do not say it: "free", or the folder with the official MANO files.
     """
     import dataclasses
     import json
 
     from handhold.errors import InputError
+    from handhold.hand.model import HandModel
+    from handhold.models.trained_hand import TrainedHand
     from handhold.models.weights import read_weights, write_weights
 
     found = read_weights(file)
+    if hand is not None:
+        told = TrainedHand.of(HandModel.free() if hand == "free" else HandModel.load(hand))
+        if found.hand is not None and not found.hand.agrees(told):
+            raise InputError(f"--hand: {file} was trained with {found.hand}, found {told}")
+        found = dataclasses.replace(found, hand=told)
     changed = dict(found.config)
     for pair in config:
         name, _, text = pair.partition("=")

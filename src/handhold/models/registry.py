@@ -52,6 +52,7 @@ from handhold.models.simplehand import official as simplehand_official
 from handhold.models.simplehand import processor as simplehand_processor
 from handhold.models.simplehand.model import SimpleHand, SimpleHandConfig
 from handhold.models.switched import pair
+from handhold.models.trained_hand import check_hand
 from handhold.models.unihope import loss as unihope_loss
 from handhold.models.unihope import official as unihope_official
 from handhold.models.unihope import processor as unihope_processor
@@ -395,9 +396,11 @@ def load_model(
 
     weights: a file of `save_weights`, whose configuration is used; None for those that come with
     the package. mano: folder or file with MANO's own hand; None looks at HANDHOLD_MANO, else takes
-    the free hand. The name "switched" stands for the pair of a file of `handhold weights pair`.
-    Raises InputError for unknown names, WeightsError where there are no weights or they do not fit,
-    MissingFileError.
+    the free hand. It must be the hand that the weights were trained with where the method gives
+    vertices directly, as far as the file tells (those of earlier releases do not); elsewhere
+    another one warns. The name "switched" stands for the pair of a file of `handhold weights pair`.
+    Raises InputError for unknown names, WeightsError where there are no weights or they do not fit
+    the network or the hand, MissingFileError.
     """
     if name == pair.NAME:
         return _load_pair(weights, mano)
@@ -416,7 +419,9 @@ def load_model(
     if file.model != name:
         raise WeightsError(f"{path}: expected weights of {name}, found those of {file.model}")
     config = make_config(type(told.config()), file.config, str(path))
-    loaded = build_model(name, config=config, hand=HandModel.load(mano, "right"))
+    hand = HandModel.load(mano, "right")
+    loaded = build_model(name, config=config, hand=hand)
+    check_hand(file.hand, loaded.network, hand, str(path))
     fit(loaded.network, file.entries, str(path))
     settings = stored_settings(told.processor(), file, config, str(path))
     processor = make_processor(settings, config, loaded.network.hand)

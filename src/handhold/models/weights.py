@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from handhold.errors import InputError, MissingFileError, WeightsError
 from handhold.models.hub import local_file
+from handhold.models.trained_hand import TrainedHand, from_header, hand_of, to_header
 
 FORMAT = "handhold-1"
 _SHOWN = 6  # keys named in a message
@@ -31,12 +32,14 @@ _SHOWN = 6  # keys named in a message
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
     """What a weights file of ours holds. config: the network's fields; extra: what else was told
-    (processor, training, measurements)."""
+    (processor, training, measurements); hand: which hand model it was trained with, None where the
+    network has none or the file (of an earlier release) does not say."""
 
     model: str
     config: dict[str, Any]
     extra: dict[str, Any]
     entries: dict[str, Tensor]
+    hand: TrainedHand | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +69,25 @@ def save_weights(
     model: str,
     extra: Mapping[str, Any] | None = None,
     precision: Literal["fp16", "fp32"] = "fp32",
+    hand: TrainedHand | None = None,
 ) -> Path:
     """Write `network` (which has a `config`) and return the path.
 
-    precision fp16: matrices and kernels as float16; vectors (norms, biases, statistics) stay
+    hand: which hand model it was trained with; None: the one inside the network. precision fp16:
+    matrices and kernels as float16; vectors (norms, biases, statistics) stay
     float32. extra: anything JSON can hold. Raises WeightsError for NaN or infinite values, also
     those that float16 cannot hold.
     """
     config = dataclasses.asdict(network.config)  # pyright: ignore[reportArgumentType]
     entries = network.state_dict()
-    return write_weights(
-        path, WeightsFile(model=model, config=config, extra=dict(extra or {}), entries=entries),
-        precision,
-    )  # fmt: skip
+    content = WeightsFile(
+        model=model,
+        config=config,
+        extra=dict(extra or {}),
+        entries=entries,
+        hand=hand_of(network) if hand is None else hand,
+    )
+    return write_weights(path, content, precision)
 
 
 def write_weights(
@@ -101,6 +110,8 @@ def write_weights(
         "config": json.dumps(content.config),
         "extra": json.dumps(content.extra),
     }
+    if content.hand is not None:
+        header["hand"] = json.dumps(to_header(content.hand))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -137,6 +148,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     try:
         config, extra = json.loads(header["config"]), json.loads(header["extra"])
         model = header["model"]
+        hand = from_header(json.loads(header.get("hand", "null")), str(path))
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: its header holds no usable configuration: {error}") from error
     if not isinstance(config, dict) or not isinstance(extra, dict):
@@ -145,7 +157,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     for key, value in entries.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WeightsError(f"{path}: {key} holds NaN or infinite numbers")
-    return WeightsFile(model=model, config=config, extra=extra, entries=entries)
+    return WeightsFile(model=model, config=config, extra=extra, entries=entries, hand=hand)
 
 
 def make_config(kind: type[Any], fields: Mapping[str, Any], where: str) -> Any:

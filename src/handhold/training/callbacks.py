@@ -15,6 +15,7 @@ from lightning import Callback, Trainer
 from rich.console import Console
 from torch import nn
 
+from handhold.models.trained_hand import hand_of
 from handhold.training import curves
 from handhold.training.checkpoints import (
     CHECKPOINT_NAME,
@@ -77,6 +78,7 @@ class Keeper(Callback):
             done=module.done,
             seconds=self.clock.total,
             state=module.training_state(),
+            hand=hand_of(module.network),
         )
         save_checkpoint(self.folder / CHECKPOINT_NAME, checkpoint)
         self._saved_at, self._saved_step = time.monotonic(), module.done
@@ -207,7 +209,7 @@ class Report(Callback):
         curves.draw_curves(self.rows, self.folder / CURVES_NAME, title=name)
         if self.console:
             shown = "  ".join(f"{key} {value:.4g}" for key, value in measured.items())
-            self.console.print(f"{'held out':>15}  {shown}", highlight=False)
+            self.console.print(f"{'validation':>15}  {shown}", highlight=False)
         self._mark = (self._mark[0], self._mark[1] + time.monotonic() - began)
         return measured
 

@@ -14,7 +14,9 @@ import torch
 from rich.console import Console
 
 from handhold.errors import HandholdError, TrainingError
+from handhold.hand.model import HandModel
 from handhold.models.nn.efficientnet import load_lite
+from handhold.models.trained_hand import check_hand
 from handhold.training.callbacks import Clock, Keeper, Report
 from handhold.training.checkpoints import (
     CHECKPOINT_NAME,
@@ -60,7 +62,8 @@ def train(
     config: of the run. A folder that holds a checkpoint is continued, unless `fresh` begins again.
     task: builds the method (see `tasks`). Leaves last.ckpt, config.json, metrics.jsonl, curves.png
     and weights.safetensors (the averaged weights) in the folder.
-    Raises InputError when the folder's run has another configuration; TrainingError when the loss
+    Raises InputError when the folder's run has another configuration, WeightsError when it had
+    another hand model and the network fits only that (`check_hand`); TrainingError when the loss
     is not finite (last.ckpt is then that of the last renewal).
     """
     folder = Path(folder)
@@ -75,6 +78,9 @@ def train(
 
     torch.manual_seed(config.seed)  # the first weights
     method = task(config)
+    hand = getattr(method.network, "hand", None)
+    if earlier is not None and isinstance(hand, HandModel):
+        check_hand(earlier.hand, method.network, hand, str(path))
     if earlier is None and config.backbone is not None:
         count = load_lite(method.network, config.backbone, BACKBONES)
         if console:

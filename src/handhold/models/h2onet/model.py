@@ -138,6 +138,7 @@ class H2ONet(nn.Module):
     """The network. hand: the right hand model, None: the free hand of the package."""
 
     regressor: Tensor
+    fits_one_hand = True  # its vertices are those of the hand model that it was trained with
 
     def __init__(self, config: H2ONetConfig | None = None, hand: HandModel | None = None) -> None:
         super().__init__()

@@ -157,6 +157,7 @@ class MobRecon(nn.Module):
     """The network. hand: the right hand model, None: the free hand of the package."""
 
     regressor: Tensor
+    fits_one_hand = True  # its vertices are those of the hand model that it was trained with
 
     def __init__(self, config: MobReconConfig | None = None, hand: HandModel | None = None) -> None:
         super().__init__()

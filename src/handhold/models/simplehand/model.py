@@ -121,6 +121,7 @@ class SimpleHand(nn.Module):
     None: the free hand of the package."""
 
     regressor: Tensor
+    fits_one_hand = True  # its vertices are those of the hand model that it was trained with
 
     def __init__(
         self, config: SimpleHandConfig | None = None, hand: HandModel | None = None

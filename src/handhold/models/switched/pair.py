@@ -21,6 +21,7 @@ from handhold.models.switched.model import (
     Switched,
     SwitchedConfig,
 )
+from handhold.models.trained_hand import check_hand
 from handhold.models.weights import WeightsFile, fit, make_config, read_weights, write_weights
 
 NAME = "switched"
@@ -41,7 +42,8 @@ def join(
     """Write the pair of three weights files and return the path.
 
     The crops are the hand-object method's, as large as the largest that one of the three takes.
-    Raises MissingFileError, WeightsError where a file holds something else.
+    Raises MissingFileError, WeightsError where a file holds something else, and where the two
+    methods were trained with different hand models.
     """
     files = {"hand_only": hand_only, "hand_object": hand_object, "classifier": classifier}
     found = {name: read_weights(path) for name, path in files.items()}
@@ -52,6 +54,13 @@ def join(
             raise WeightsError(
                 f"{files[name]}: expected weights of {expected}, found those of {file.model}"
             )
+    first, second = (found[name].hand for name in _HANDS)
+    if first is not None and second is not None and not first.agrees(second):
+        raise WeightsError(
+            f"{hand_only}: trained with {first}, but {hand_object} with {second}; a pair needs "
+            "weights of one hand model"
+        )
+    hand = first if first is not None and (second is None or first.sha256) else second
     told: dict[str, Any] = {
         name: {"model": found[name].model, "config": found[name].config} for name in _HANDS
     }
@@ -69,7 +78,7 @@ def join(
         for name, file in found.items()
         for key, value in file.entries.items()
     }
-    content = WeightsFile(model=NAME, config=told, extra=extra, entries=entries)
+    content = WeightsFile(model=NAME, config=told, extra=extra, entries=entries, hand=hand)
     return write_weights(out, content)
 
 
@@ -89,6 +98,7 @@ def build(file: WeightsFile, hand: HandModel, where: str, make: Make) -> Switche
     except (KeyError, TypeError) as error:
         raise WeightsError(f"{where}: its header describes no pair ({error!r})") from error
     network = Switched(hands[0], hands[1], GraspClassifier(looks), settings)
+    check_hand(file.hand, network, hand, where)
     fit(network, file.entries, where)
     return network
 
