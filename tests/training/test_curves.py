@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handhold.errors import FileFormatError
-from handhold.training.curves import draw_curves, metrics_text, read_metrics, series, smooth
+from handhold.errors import FileFormatError, InputError
+from handhold.training.curves import (
+    draw_curves,
+    draw_summary,
+    metrics_text,
+    read_metrics,
+    series,
+    smooth,
+)
 
 ROWS = [
     {"step": 10, "kind": "train", "loss/total": 4.0, "lr": 0.1},
@@ -44,3 +51,23 @@ def test_the_picture_has_ink_in_every_panel(tmp_path: Path) -> None:
     assert pixels.shape[1] == 1200
     assert all(coloured[:, 400 * i : 400 * (i + 1)].any() for i in range(3))
     assert [path.name for path in tmp_path.iterdir()] == ["c.png"]
+
+
+def test_the_summary_shows_loss_measure_and_aim(tmp_path: Path) -> None:
+    rows = [
+        *({"step": i, "kind": "train", "loss/total": 8.0 / i} for i in range(1, 20)),
+        *({"step": i, "kind": "validation", "x/error": 30.0 / i} for i in (5, 10, 20)),
+    ]
+    red = []
+    for aim in (None, 3.0):
+        draw_summary(rows, tmp_path / "c.png", "x/error", aim=aim, title="x")
+        pixels = np.asarray(Image.open(tmp_path / "c.png").convert("RGB")).astype(int)
+        coloured = pixels.max(-1) - pixels.min(-1) > 60
+        middle = coloured.shape[1] // 2
+        assert coloured[:, :middle].any() and coloured[:, middle:].any()
+        reddish = pixels[..., 0] - pixels[..., 1:].max(-1) > 60
+        red.append((int(reddish[:, :middle].sum()), int(reddish[:, middle:].any(0).sum())))
+    assert red[0] == (0, 0) and red[1][0] == 0 and red[1][1] > 50  # dashes across the right panel
+    assert (tmp_path / "c.png").stat().st_size < 40_000
+    with pytest.raises(InputError, match="'y': not measured in this run; there are x/error"):
+        draw_summary(rows, tmp_path / "c.png", "y")

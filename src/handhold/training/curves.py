@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from handhold.errors import FileFormatError, MissingExtraError
+from handhold.errors import FileFormatError, InputError, MissingExtraError
 
 Row: TypeAlias = dict[str, Any]  # "step", "kind" (train or validation) and numbers by name
 
@@ -61,20 +61,11 @@ def draw_curves(rows: Sequence[Row], path: Path, title: str = "") -> None:
 
     Raises MissingExtraError without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("learning curves need: pip install 'handhold[train]'") from error
     training, validation = series(rows, "train"), series(rows, "validation")
     terms = {k: v for k, v in training.items() if k.startswith("loss/") and max(v[1]) > 0}
     other = {k: v for k, v in training.items() if k in ("lr", "gradient_norm")}
     panels = 1 + len(other) + len(validation)
-    columns = min(3, panels)
-    lines = -(-panels // columns)
-    figure = Figure(figsize=(5 * columns, 3.2 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    figure, axes = _panels(panels, (5.0, 3.2))
     window = max(1, max((len(steps) for steps, _ in terms.values()), default=1) // 50)
     for name, (steps, values) in terms.items():
         bold = name == "loss/total"
@@ -86,12 +77,57 @@ def draw_curves(rows: Sequence[Row], path: Path, title: str = "") -> None:
     for axis, (name, (steps, values)) in zip(axes[1:], (other | validation).items(), strict=False):
         axis.plot(steps, values, marker="." if name in validation else None, lw=1)
         axis.set(title=name + (f"  (last {values[-1]:.4g})" if name in validation else ""))
-    for axis in axes[panels:]:
+    figure.suptitle(title)
+    _save(figure, path, dpi=80)
+
+
+def draw_summary(
+    rows: Sequence[Row], path: Path, measure: str, *, aim: float | None = None, title: str = ""
+) -> None:
+    """Draw the whole loss and one validation measure beside it, small, as PNG.
+
+    aim: value of the measure to mark. Raises InputError where the rows have no such measure,
+    MissingExtraError without matplotlib.
+    """
+    losses = series(rows, "train").get("loss/total", ([], []))
+    measured = series(rows, "validation")
+    if measure not in measured:
+        raise InputError(f"{measure!r}: not measured in this run; there are {', '.join(measured)}")
+    figure, axes = _panels(2, (3.6, 2.4))
+    for axis, (steps, values), name in zip(
+        axes, (losses, measured[measure]), ("training loss", measure), strict=True
+    ):
+        axis.plot(steps, values, lw=1.2)
+        axis.set_yscale("log")
+        axis.set_title(name, fontsize=9)
+        axis.tick_params(which="both", labelsize=7)
+    if aim is not None:
+        axes[1].axhline(aim, color="tab:red", ls="--", lw=1)
+    figure.suptitle(title, fontsize=9)
+    _save(figure, path, dpi=90)
+
+
+def _panels(count: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+    """A figure and its axes, three in a line, each of `size` inches."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("learning curves need: pip install 'handhold[train]'") from error
+    columns = min(3, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axis in axes[count:]:
         axis.set_visible(False)
-    for axis in axes[:panels]:
+    for axis in axes[:count]:
         axis.grid(alpha=0.3)
         axis.set_xlabel("step")
-    figure.suptitle(title)
+    return figure, axes[:count]
+
+
+def _save(figure: Any, path: Path, dpi: int) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(unfinished, format="png", dpi=80)
+    figure.savefig(unfinished, format="png", dpi=dpi)
     unfinished.replace(path)
