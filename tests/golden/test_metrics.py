@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from handhold.data.labels import is_grasped, relative_motion
 from handhold.evaluation.metrics import hand, keypoints
 from handhold.evaluation.metrics import object as pose
 from handhold.geometry import alignment
@@ -164,14 +165,11 @@ def test_object_poses(metrics) -> None:
 
 def test_grasp_labels(metrics) -> None:
     first, now = np.float64(metrics.inputs["grasp/pose_0"]), metrics.inputs["grasp/pose_t"]
-    pairs = list(zip(first, np.float64(now), strict=True))
-    angle, distance = np.array([pose.relative_motion(*pair) for pair in pairs]).T
+    angle, distance = relative_motion(first, now)
     metrics.compare("grasp/rre_deg", angle)
     metrics.compare("grasp/rte_m", distance)
-    released = np.array([pose.is_grasping(*pair) for pair in pairs])
-    printed = np.array([pose.is_grasping(*pair, metres=0.01) for pair in pairs])
-    metrics.compare("grasp/label_code_5deg_50mm", released)
-    metrics.compare("grasp/label_paper_5deg_10mm", printed)
+    metrics.compare("grasp/label_code_5deg_50mm", is_grasped(first, now, "50mm"))
+    metrics.compare("grasp/label_paper_5deg_10mm", is_grasped(first, now, "10mm"))
 
 
 def test_keypoints(metrics) -> None:

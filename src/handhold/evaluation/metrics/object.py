@@ -75,19 +75,3 @@ def success_shares(
     hits = errors <= limits
     shares = {int(c): float(hits[classes == c].mean()) for c in np.unique(classes)}
     return shares, float(hits.mean()) if len(hits) else float("nan")
-
-
-def relative_motion(first: Array, now: Array) -> tuple[float, float]:
-    """(RRE degrees, RTE metres) of an object's pose against its pose in the first frame."""
-    cosine = (np.trace(now[:3, :3].T @ first[:3, :3]) - 1) / 2
-    angle = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-    return angle, float(np.linalg.norm(first[:3, 3] - now[:3, 3]))
-
-
-def is_grasping(first: Array, now: Array, *, degrees: float = 5.0, metres: float = 0.05) -> bool:
-    """UniHOPE's and HandBooster's grasp label from the object's motion since the first frame.
-
-    The released script uses 5 degrees or 50 mm (default); both papers print 5 degrees or 10 mm.
-    """
-    angle, distance = relative_motion(first, now)
-    return angle > degrees or distance > metres

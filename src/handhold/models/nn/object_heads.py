@@ -43,8 +43,8 @@ class ObjectHead(nn.Module):
 
 
 class CropClassifier(nn.Module):
-    """Which of `classes` a RoI crop shows (not in the papers): objects of the catalogue, or grasping
-    and not. context: channels of a vector about the whole crop that it is also told, 0: none."""
+    """Which of `classes` a RoI crop shows (not in the papers): an object of the catalogue, or
+    whether the hand grasps. context: channels of a vector about the whole crop, 0: none."""
 
     def __init__(self, width: int, classes: int, slope: float, context: int = 0) -> None:
         super().__init__()

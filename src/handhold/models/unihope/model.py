@@ -46,8 +46,8 @@ class UniHOPEConfig(HFLNetConfig):
     occlusion: build the occlusion classifier, which the paper does not mention.
     adaptation: "official" three layers, of which two reach no loss; "mano" the one that does;
     "none". adaptation_heads, adaptation_head_dim: their attention.
-    contact: the switch also looks at what both maps show in the hand's box, so that an object beside
-    the hand is told from one in it (ours).
+    contact: the switch also looks at what both maps show in the hand's box, so that an object
+    beside the hand is told from one in it (ours).
     skip_object: in eval mode the object's results are suppressed (confidence 0) where the switch
     says not grasping, and not computed when nobody grasps (paper); off: always given (code).
     """

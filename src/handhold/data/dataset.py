@@ -1,0 +1,199 @@
+"""What every published data set gives: records (labels alone) and Samples (with the image)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handhold.data.files import Files
+from handhold.data.index import Index
+from handhold.data.object_points import ObjectPoints
+from handhold.errors import FileFormatError
+from handhold.hand.convention import TIP_JOINTS
+from handhold.hand.model import HandModel
+from handhold.scene import Camera, FloatArray, Hand, RigidObject, Sample
+
+AGREEMENT = 0.005  # metres between labelled joints and those of the hand model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The labels of one sample without its image, in the vocabulary of `Sample`.
+
+    image: name of the image file in the official tree. grasping_10mm, grasping_50mm: the two rules
+    of the literature (`data.labels`), None where the set says nothing about motion. extra: what
+    only this set has, under names that its module explains.
+    """
+
+    key: str
+    image: str
+    camera: Camera
+    hands: tuple[Hand, ...]
+    object: RigidObject | None = None
+    hands_complete: bool = False
+    grasping_10mm: bool | None = None
+    grasping_50mm: bool | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class LabelledSet(Protocol):
+    """The samples of one split, in the official order. `HandItems`, `ImageItems` and everything
+    behind them take it as it is."""
+
+    name: str
+    split: str
+
+    @property
+    def hands(self) -> list[int]: ...
+
+    def __len__(self) -> int: ...
+
+    def record(self, number: int, /) -> Record: ...
+
+    def __getitem__(self, number: int, /) -> Sample: ...
+
+
+class IndexedSet:
+    """The common part of the sets: rows of an index, chosen and ordered by a split.
+
+    rows: of the index, in the split's order. mano: folder of the official hand models, whose
+    parameters the labels are; the free hand otherwise. skip: fields of Sample that need not be
+    read. Subclasses say how a row becomes a Record, and may add masks (`complete`).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        files: Files,
+        index: Index,
+        rows: NDArray[np.int64],
+        *,
+        mano: str | Path | None = None,
+        skip: Iterable[str] = (),
+    ) -> None:
+        self.name, self.split = name, split
+        self.files, self.index, self.rows = files, index, rows
+        self.skip = frozenset(skip)
+        self.object_points = ObjectPoints(files)
+        self._mano = mano
+        self._hand_models: dict[str, HandModel] = {}
+        self._warned = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def hands(self) -> list[int]:
+        """Labelled hands of each sample."""
+        return [1] * len(self)
+
+    def row(self, number: int) -> dict[str, Any]:
+        """The columns of a sample."""
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        place = int(self.rows[number])
+        return {name: column[place] for name, column in self.index.columns.items()}
+
+    def record(self, number: int) -> Record:
+        """The labels of a sample; no image is read."""
+        raise NotImplementedError
+
+    def complete(self, sample: Sample, record: Record, number: int) -> Sample:
+        """The sample with what takes reading of more files, such as masks."""
+        return sample
+
+    def __getitem__(self, number: int) -> Sample:
+        record = self.record(number)
+        image = self.files.image(record.image)
+        height, width = image.shape[:2]
+        if (width, height) != (record.camera.width, record.camera.height):
+            raise FileFormatError(
+                f"{self.files.place(record.image)}: expected {record.camera.width}x"
+                f"{record.camera.height} pixels, found {width}x{height}"
+            )
+        sample = Sample(
+            key=record.key,
+            image=image,
+            camera=record.camera,
+            hands=record.hands,
+            object=record.object,
+            hands_complete=record.hands_complete,
+        )
+        return self.complete(sample, record, number)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def hand_model(self, side: str) -> HandModel:
+        """The hand model of a side that the labels are read with."""
+        if side not in self._hand_models:
+            right_or_left = "left" if side == "left" else "right"
+            self._hand_models[side] = HandModel.load(self._mano, right_or_left)
+        return self._hand_models[side]
+
+    def fits(self, model: HandModel, found: FloatArray, labelled: FloatArray) -> bool:
+        """Whether a label's pose may be used with this hand model.
+
+        found: joints (21, 3) of the model in the labelled pose; labelled: those of the label. With
+        the free hand, parameters that were fitted with MANO give another hand: then only the
+        labelled joints are used, and a warning says so once.
+        """
+        off = np.linalg.norm(found - labelled, axis=-1)
+        if not model.is_free or float(np.delete(off, TIP_JOINTS).max()) <= AGREEMENT:
+            return True
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.name}: the labels were made with another hand model than the free hand, "
+                "so only their joints are used; give MANO's own files (--mano FOLDER) for pose, "
+                "shape and vertices",
+                stacklevel=3,
+            )
+        return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_hand_models": {}}  # a worker process loads its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How many samples a split has here and in print. complete: nothing of the set is missing, so
+    that both must agree."""
+
+    split: str
+    found: int
+    published: int | None
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetEntry:
+    """One published set, for the registry.
+
+    tops: patterns of the top of its official tree. splits: their names; train, test: the ones taken
+    where none is named. open: `open(files, split, mano=..., skip=..., cache=..., workers=...,
+    progress=...)`. published: split -> (samples, where that is printed). missing:
+    `missing(files)` -> what of a complete download is not there, in words.
+    """
+
+    title: str
+    licence: str
+    tops: tuple[str, ...]
+    splits: tuple[str, ...]
+    train: str
+    test: str
+    open: Callable[..., IndexedSet]
+    published: dict[str, tuple[int, str]]
+    missing: Callable[[Files], list[str]]
+
+
+def unknown_split(name: str, split: str, splits: Sequence[str]) -> str:
+    """The message for a split that a set does not have."""
+    return f"{name}: there is no split {split!r}; expected one of {', '.join(splits)}"

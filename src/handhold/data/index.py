@@ -1,0 +1,226 @@
+"""What is known about a data set's labels, gathered once: columns of numbers on disk, opened by
+memory mapping.
+
+A set's scan is cut into parts (a sequence, a slice of a label file), which run in parallel; each
+finished part is kept at once, so a scan that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handhold.data.files import Files
+from handhold.errors import HandholdError, InputError
+
+FORMAT = 1
+HOME_VARIABLE = "HANDHOLD_HOME"
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something that cannot be read or used as it stands. file: in the official tree."""
+
+    file: str
+    what: str
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What one part of a scan found: columns of equal length, how many samples each rule dropped,
+    and what is damaged."""
+
+    columns: Columns
+    dropped: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """columns: arrays of N rows in the set's own order. dropped: rule -> samples it dropped, of
+    those that are there. problems: damaged samples, which have no row."""
+
+    columns: Columns
+    dropped: dict[str, int]
+    problems: tuple[Problem, ...]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """How a set is gone through.
+
+    name, version: of the set and of its columns' meaning. parts: keys, in the order of the rows.
+    watched: files and folders whose change makes the index stale. read: `read(files, key)` -> Part,
+    a function of a module (it runs in other processes).
+    """
+
+    name: str
+    version: int
+    parts: tuple[str, ...]
+    watched: tuple[str, ...]
+    read: Callable[[Files, str], Part]
+
+
+def home() -> Path:
+    """The folder of caches: HANDHOLD_HOME, else the platform's cache folder."""
+    given = os.environ.get(HOME_VARIABLE)
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "handhold"
+
+
+def open_index(
+    files: Files,
+    scan: Scan,
+    *,
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Index:
+    """The index of a set; made first where there is none yet or where files have changed.
+
+    cache: folder of indexes, default `home()/index`. workers: processes, default all cores; 0: none
+    but this one. progress: called with parts done and parts in all. Raises what the scan raises,
+    InputError for a folder that cannot be written.
+    """
+    where = hashlib.sha256(str(files.root.resolve()).encode()).hexdigest()[:12]
+    folder = (cache or home() / "index") / f"{scan.name}-{where}"
+    digest = hashlib.sha256(f"{FORMAT} {scan.version} {files.stamp(scan.watched)}\n".encode())
+    digest.update("\n".join(scan.parts).encode())
+    stamp = digest.hexdigest()
+    found = _load(folder, stamp)
+    if found is not None:
+        return found
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = folder.with_name(f"{folder.name}.{stamp[:12]}.partial")
+        for stale in folder.parent.glob(f"{folder.name}.*.partial"):
+            if stale != partial:
+                shutil.rmtree(stale, ignore_errors=True)
+        partial.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder.parent}: the index cannot be written there ({error.strerror}); "
+            f"set {HOME_VARIABLE}"
+        ) from error
+    _scan(files, scan, partial, workers, progress)
+    _join(partial, folder, scan, stamp)
+    shutil.rmtree(partial, ignore_errors=True)
+    made = _load(folder, stamp)
+    if made is None:
+        raise InputError(f"{folder}: the index was changed while it was made; try again")
+    return made
+
+
+def _part_path(partial: Path, key: str) -> Path:
+    return partial / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+
+
+def _scan(
+    files: Files,
+    scan: Scan,
+    partial: Path,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    todo = [key for key in scan.parts if not _part_path(partial, key).is_file()]
+    total, done = len(scan.parts), len(scan.parts) - len(todo)
+    count = (os.cpu_count() or 1) if workers is None else workers
+
+    def tell() -> None:
+        if progress is not None:
+            progress(done, total)
+
+    tell()
+    if min(count, len(todo)) <= 1:
+        for key in todo:
+            _read_part(files, scan, key, partial)
+            done += 1
+            tell()
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks of running threads
+    with concurrent.futures.ProcessPoolExecutor(min(count, len(todo)), context) as pool:
+        waiting = {pool.submit(_read_part, files, scan, key, partial) for key in todo}
+        try:
+            for future in concurrent.futures.as_completed(waiting):
+                future.result()
+                done += 1
+                tell()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _read_part(files: Files, scan: Scan, key: str, partial: Path) -> None:
+    part = scan.read(files, key)
+    lengths = {len(column) for column in part.columns.values()}
+    if len(lengths) > 1:
+        raise HandholdError(f"index of {scan.name}, {key}: columns of different lengths")
+    told = {
+        "dropped": part.dropped,
+        "problems": [[problem.file, problem.what] for problem in part.problems],
+    }
+    about = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    with tempfile.NamedTemporaryFile(dir=partial, suffix=".tmp", delete=False) as file:
+        np.savez(file, _about=about, **part.columns)  # type: ignore[arg-type]
+    Path(file.name).replace(_part_path(partial, key))
+
+
+def _join(partial: Path, folder: Path, scan: Scan, stamp: str) -> None:
+    columns: dict[str, list[NDArray[Any]]] = {}
+    dropped: dict[str, int] = {}
+    problems: list[list[str]] = []
+    for key in scan.parts:
+        with np.load(_part_path(partial, key), allow_pickle=False) as arrays:
+            about = json.loads(bytes(arrays["_about"]))
+            for name in arrays.files:
+                if name != "_about" and len(arrays[name]):
+                    columns.setdefault(name, []).append(arrays[name])
+        problems += about["problems"]
+        for rule, count in about["dropped"].items():
+            dropped[rule] = dropped.get(rule, 0) + count
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name, suffix=".tmp"))
+    for name, pieces in columns.items():
+        np.save(made / f"{name}.npy", np.concatenate(pieces), allow_pickle=False)
+    told = {"stamp": stamp, "columns": sorted(columns), "dropped": dropped, "problems": problems}
+    (made / "index.json").write_text(json.dumps(told), encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(folder)
+    made.replace(folder)
+
+
+def _load(folder: Path, stamp: str) -> Index | None:
+    try:
+        told = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        if told["stamp"] != stamp:
+            return None
+        columns = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in told["columns"]
+        }
+        problems = tuple(Problem(file=file, what=what) for file, what in told["problems"])
+        return Index(columns=columns, dropped=told["dropped"], problems=problems)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def texts(values: Sequence[str]) -> NDArray[np.bytes_]:
+    """Names as a column of bytes."""
+    return np.char.encode(np.asarray(values, np.str_), "utf-8") if values else np.zeros(0, "S1")

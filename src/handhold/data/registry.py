@@ -1,0 +1,52 @@
+"""The published data sets by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from handhold.data.dataset import DatasetEntry, IndexedSet
+from handhold.data.files import Files
+from handhold.errors import InputError
+
+# name -> the module that holds its ENTRY (DatasetEntry)
+DATASETS = {
+    "dexycb": "handhold.data.dexycb",
+}
+
+
+def entry(name: str) -> DatasetEntry:
+    """The entry of a set; raises InputError that lists the names there are."""
+    if name not in DATASETS:
+        raise InputError(f"data set: found {name!r}, expected one of {', '.join(DATASETS)}")
+    return importlib.import_module(DATASETS[name]).ENTRY
+
+
+def open_dataset(
+    name: str,
+    root: str | Path,
+    split: str | None = None,
+    *,
+    mano: str | Path | None = None,
+    skip: Iterable[str] = (),
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> IndexedSet:
+    """One split of a published set in its official files, as `DatasetEntry.open` explains.
+
+    split: None for the one to train on. Raises InputError, MissingFileError, FileFormatError, each
+    naming file or field.
+    """
+    found = entry(name)
+    files = Files(root, found.tops)
+    return found.open(
+        files,
+        split or found.train,
+        mano=mano,
+        skip=skip,
+        cache=cache,
+        workers=workers,
+        progress=progress,
+    )
