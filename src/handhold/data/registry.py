@@ -10,7 +10,7 @@ from handhold.data.dataset import DatasetEntry, IndexedSet
 from handhold.data.files import Files
 from handhold.errors import InputError
 
-# name -> the module that holds its ENTRY (DatasetEntry)
+# name -> the module that holds its ENTRY (DatasetEntry), or "module:NAME" for another entry there
 DATASETS = {
     "dexycb": "handhold.data.dexycb",
 }
@@ -20,7 +20,8 @@ def entry(name: str) -> DatasetEntry:
     """The entry of a set; raises InputError that lists the names there are."""
     if name not in DATASETS:
         raise InputError(f"data set: found {name!r}, expected one of {', '.join(DATASETS)}")
-    return importlib.import_module(DATASETS[name]).ENTRY
+    module, _, attribute = DATASETS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or "ENTRY")
 
 
 def open_dataset(
