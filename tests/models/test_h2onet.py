@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.models.official_file import Danger, made_up
 
 from handhold.errors import InputError, WeightsError
 from handhold.geometry.rotation import axis_angle_to_matrix_manopth, sixd_to_matrix
@@ -186,24 +186,11 @@ def test_bad_configurations() -> None:
         H2ONetConfig(mesh="file")  # pyright: ignore[reportArgumentType]
 
 
-class _Danger:
-    ran = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (setattr, (_Danger, "ran", True))
-
-
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_import(hand: HandModel, tmp_path: Path, prefix: str) -> None:
     """A file in the original's layout with made-up numbers; DataParallel's prefix or none."""
-    told = Path(__file__).parents[1] / "golden" / "data" / "h2onet.json"
-    shapes = json.loads(told.read_text())["state_dict"]
-    entries = {
-        prefix + key: torch.zeros((), dtype=torch.int64)
-        if key.endswith("num_batches_tracked")
-        else torch.full(tuple(shape), 0.01)
-        for key, shape in shapes.items()
-    }
+    entries = {prefix + key: value for key, value in made_up("h2onet").items()}
+    count = len([key for key in entries if "mano_layer" not in key])
     regressor = torch.rand(21, 778, generator=torch.Generator().manual_seed(0))
     entries[prefix + "mano_joint_reg"] = regressor
     path = tmp_path / "model.pth"
@@ -213,7 +200,7 @@ def test_import(hand: HandModel, tmp_path: Path, prefix: str) -> None:
     assert network.config == H2ONetConfig(mesh="stored")
     assert torch.equal(network.regressor, regressor)
     converted = convert(entries)
-    assert len(converted) == len([k for k in shapes if "mano_layer" not in k])
+    assert len(converted) == count
     tables = [k for k in network.state_dict() if k not in converted]
     assert all(k.startswith(("decoder.up_", "decoder.spirals_")) for k in tables)
     assert len(tables) == 12
@@ -231,7 +218,7 @@ def test_refused_files(hand: HandModel, tmp_path: Path) -> None:
         load_official(path, template="hand", hand=hand)
     with pytest.raises(WeightsError, match="none of H2ONet's"):
         config_for({})
-    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": _Danger()}, path)
+    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": Danger()}, path)
     with pytest.raises(WeightsError, match="objects other than tensors"):
         load_official(path, template="hand", hand=hand)
-    assert not _Danger.ran
+    assert not Danger.ran

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.models.official_file import Danger, entries_of, write
 from torch import Tensor
 
 from handhold.errors import InputError, WeightsError
@@ -208,23 +208,9 @@ def test_perfect_prediction_costs_nothing(hand: HandModel, mean_pose: bool) -> N
 # ---------------------------------------------------------------------------------- importing
 
 
-def _official() -> dict[str, Tensor]:
-    """A whole made-up checkpoint, hand model's buffers included."""
-    draw = torch.Generator().manual_seed(0)
-    told = json.loads(KEYS.read_text())["state_dict"]
-    return {
-        key: torch.tensor(3)
-        if key.endswith("num_batches_tracked")
-        else 0.01 * torch.randn(tuple(shape), generator=draw)
-        for key, shape in told.items()
-    }
-
-
 def test_file_in_the_originals_layout(hand: HandModel, tmp_path: Path) -> None:
-    entries, path = _official(), tmp_path / "snapshot.pth.tar"
-    wrapped = {f"module.{key}": value for key, value in entries.items()}
-    torch.save({"epoch": 24, "network": wrapped, "optimizer": {"lr": np.float64(1e-4)}}, path)
-    network = load_official(path, hand=hand)
+    entries = entries_of("handoccnet")
+    network = load_official(write(tmp_path / "snapshot.pth.tar", "handoccnet"), hand=hand)
     assert network.config == HandOccNetConfig()
     assert not network.training
     state = network.state_dict()
@@ -250,23 +236,15 @@ def test_file_in_the_originals_layout(hand: HandModel, tmp_path: Path) -> None:
     with torch.device("meta"):
         literal = HandOccNet(HandOccNetConfig(literal=True, init="pytorch"), hand)
     assert set(convert(entries, keep_unused=True)) == set(literal.state_dict())
-    path.unlink()
-
-
-class _Danger:
-    ran = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (setattr, (_Danger, "ran", True))
 
 
 def test_refused_files(hand: HandModel, tmp_path: Path) -> None:
     path = tmp_path / "snapshot.pth.tar"
-    torch.save({"network": {"FIT.conv1.0.bias": torch.ones(256)}, "epoch": _Danger()}, path)
+    torch.save({"network": {"FIT.conv1.0.bias": torch.ones(256)}, "epoch": Danger()}, path)
     with pytest.raises(WeightsError, match="objects other than tensors"):
         load_official(path, hand=hand)
-    assert not _Danger.ran
-    converted = convert(_official())
+    assert not Danger.ran
+    converted = convert(entries_of("handoccnet"))
     with torch.device("meta"):
         network = HandOccNet(HandOccNetConfig(init="pytorch"), hand)
     converted.pop("mano_head.shape.bias")

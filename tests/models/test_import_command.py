@@ -79,6 +79,8 @@ def test_options_that_a_method_does_not_know(tmp_path: Path) -> None:
         import_weights("handoccnet", file, out=out, template="hand")
     with pytest.raises(InputError, match=r"expected one of hflnet, .*, grasp-classifier, found"):
         import_weights("hflnet-small", file, out=out)
+    with pytest.raises(InputError, match=r"--out: expected a file named \.safetensors"):
+        import_weights("hflnet", file, out=tmp_path / "x.pth")
 
 
 def test_the_classifiers_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

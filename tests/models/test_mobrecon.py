@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from tests.models.official_file import Danger, write
 
 from handhold.cli.weights import import_weights
 from handhold.errors import FileFormatError, InputError, MissingFileError, WeightsError
@@ -25,6 +26,7 @@ from handhold.models.nn.hope_config import HopeProcessorConfig
 from handhold.models.nn.mesh_decoder import MeshDecoder, SeparableSpiralConv, SpiralConv, sample
 from handhold.models.nn.mesh_losses import edge_term, normal_term
 from handhold.models.registry import load_model
+from handhold.models.weights import read_official
 from handhold.scene import Batch, Prediction
 
 TINY = {
@@ -258,21 +260,7 @@ def _table(path: Path, hand: HandModel, *, scale: float = 1.0) -> None:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file in UniHOPE's layout with made-up numbers, hand data and a wrapper dictionary."""
-    import json
-
-    told = Path(__file__).parents[1] / "golden" / "data" / "mobrecon.json"
-    draw = torch.Generator().manual_seed(0)
-    entries = {
-        key: torch.tensor(3)
-        if key.endswith("num_batches_tracked")
-        else 0.05 * torch.rand(tuple(shape), generator=draw)
-        for key, shape in json.loads(told.read_text())["state_dict"].items()
-    }
-    path = tmp_path_factory.mktemp("mobrecon") / "model.pth"
-    state = {f"module.{key}": value for key, value in entries.items()}
-    wrapper = {"optimizer": {}, "scheduler": {}, "step": 7, "epoch": 1, "score_status": {}}
-    torch.save({"state_dict": state, **wrapper}, path)
-    return path
+    return write(tmp_path_factory.mktemp("mobrecon") / "model.pth", "mobrecon")
 
 
 def test_import_needs_the_authors_table(checkpoint: Path, hand: HandModel, tmp_path: Path) -> None:
@@ -284,7 +272,7 @@ def test_import_needs_the_authors_table(checkpoint: Path, hand: HandModel, tmp_p
     _table(table, hand, scale=1.3)
     network = load_official(checkpoint, template=table, hand=hand)
     assert network.config == MobReconConfig(mesh="stored")
-    file = torch.load(checkpoint)["state_dict"]
+    file = read_official(checkpoint).entries
     state = network.state_dict()
     for ours, theirs in {
         "backbone.stack2.encoder.dense3.units.2.depthwise.0.conv.weight": (
@@ -342,7 +330,7 @@ def test_through_the_command(
 def test_gaps_leftovers_and_other_methods(
     checkpoint: Path, hand: HandModel, tmp_path: Path
 ) -> None:
-    entries = torch.load(checkpoint)["state_dict"]
+    entries = read_official(checkpoint).entries
     path = tmp_path / "broken.pth"
     gap = {k: v for k, v in entries.items() if "senet5.fc2.0" not in k}
     torch.save(gap, path)
@@ -357,22 +345,15 @@ def test_gaps_leftovers_and_other_methods(
         config_for(entries, "elsewhere")  # pyright: ignore[reportArgumentType]
 
 
-class _Danger:
-    ran = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (setattr, (_Danger, "ran", True))
-
-
 def test_nothing_in_a_file_is_executed(hand: HandModel, checkpoint: Path, tmp_path: Path) -> None:
     path, table = tmp_path / "model.pth", tmp_path / "transform.pkl"
-    torch.save({"state_dict": {"decoder3d.upsample": torch.ones(2)}, "epoch": _Danger()}, path)
+    torch.save({"state_dict": {"decoder3d.upsample": torch.ones(2)}, "epoch": Danger()}, path)
     with pytest.raises(WeightsError, match="objects other than tensors"):
         load_official(path, template="hand", hand=hand)
-    table.write_bytes(pickle.dumps({"vertices": _Danger()}))
+    table.write_bytes(pickle.dumps({"vertices": Danger()}))
     with pytest.raises(FileFormatError, match="refused"):
         load_official(checkpoint, template=table, hand=hand)
-    assert not _Danger.ran
+    assert not Danger.ran
 
 
 def test_other_tables_are_refused(hand: HandModel, tmp_path: Path) -> None:
@@ -399,7 +380,7 @@ def test_other_tables_are_refused(hand: HandModel, tmp_path: Path) -> None:
 
 def test_backbone_of_the_authors(checkpoint: Path, tmp_path: Path) -> None:
     """densestack.pth: the backbone's keys without prefix."""
-    entries = torch.load(checkpoint)["state_dict"]
+    entries = read_official(checkpoint).entries
     prefix = "module.backbone."
     bare = {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
     path = tmp_path / "densestack.pth"
@@ -418,7 +399,7 @@ def test_backbone_of_the_authors(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_keys_map_one_to_one(checkpoint: Path, hand: HandModel) -> None:
-    entries = torch.load(checkpoint)["state_dict"]
+    entries = read_official(checkpoint).entries
     converted = convert(entries)
     assert len(converted) == len([k for k in entries if "mano_layer" not in k])
     with torch.device("meta"):

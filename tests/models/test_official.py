@@ -12,28 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.models.official_file import Danger, empty, made_up
+from tests.models.official_file import shapes as shapes_of
 from torch import Tensor, nn
 
-from handhold.cli.weights import import_weights
 from handhold.errors import InputError, MissingFileError, WeightsError
 from handhold.hand.model import HandModel
 from handhold.models.hflnet import official as hflnet
 from handhold.models.hflnet.model import HFLNet, HFLNetConfig
-from handhold.models.registry import load_model
 from handhold.models.unihope import official as unihope
 from handhold.models.unihope.model import UniHOPE, UniHOPEConfig
-from handhold.models.weights import OfficialFile, fit, read_official, read_weights, rename
+from handhold.models.weights import OfficialFile, fit, read_official, rename
 
 DATA = Path(__file__).parents[1] / "golden" / "data"
-
-
-def _keys(name: str) -> dict[str, tuple[int, ...]]:
-    told = json.loads((DATA / f"{name}.json").read_text())["state_dict"]
-    return {key: tuple(shape) for key, shape in told.items()}
-
-
-def _empty(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    return {key: torch.zeros(shape, device="meta") for key, shape in shapes.items()}
 
 
 def _network(kind: type[nn.Module], config: Any, hand: HandModel) -> nn.Module:
@@ -43,78 +34,48 @@ def _network(kind: type[nn.Module], config: Any, hand: HandModel) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["hflnet", "unihope"])
 def test_keys_map_one_to_one(name: str, hand: HandModel) -> None:
-    shapes = _keys(name)
+    entries = made_up(name, "meta")
     kind, config, convert = {
         "hflnet": (HFLNet, HFLNetConfig(), hflnet.convert),
         "unihope": (UniHOPE, UniHOPEConfig(), unihope.convert),
     }[name]
-    converted = convert(_empty(shapes))
+    converted = convert(entries)
     own = _network(kind, config, hand).state_dict()
     assert set(converted) == set(own)
     assert all(converted[key].shape == own[key].shape for key in own)
-    dropped = [k for k in shapes if "mano_layer" in k or k.endswith((".uu", ".vv"))]
-    assert len(converted) == len(shapes) - len(dropped)
+    dropped = [k for k in entries if "mano_layer" in k or k.endswith((".uu", ".vv"))]
+    assert len(converted) == len(entries) - len(dropped)
 
 
 def test_legacy_keys(hand: HandModel) -> None:
     told = json.loads((DATA / "unihope.json").read_text())["state_dict_legacy_difference"]
-    shapes = _keys("unihope") | {key: tuple(shape) for key, shape in told.items()}
-    config = unihope.config_for(_empty(shapes))
+    shapes = shapes_of("unihope") | {key: tuple(shape) for key, shape in told.items()}
+    config = unihope.config_for(empty(shapes))
     assert config.switch_legacy
     assert config.input_size == 128
     own = _network(UniHOPE, config, hand).state_dict()
-    converted = unihope.convert(_empty(shapes))
+    converted = unihope.convert(empty(shapes))
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in own.items()}
 
 
 def test_input_size_is_read_from_the_switch() -> None:
-    shapes = _keys("unihope") | {"obj_conf_layer.2.weight": (2, 64 * 64 * 64)}
-    assert unihope.config_for(_empty(shapes)).input_size == 256
+    shapes = shapes_of("unihope") | {"obj_conf_layer.2.weight": (2, 64 * 64 * 64)}
+    assert unihope.config_for(empty(shapes)).input_size == 256
     shapes["obj_conf_layer.2.weight"] = (2, 1000)
     with pytest.raises(WeightsError, match="1000"):
-        unihope.config_for(_empty(shapes))
+        unihope.config_for(empty(shapes))
     with pytest.raises(WeightsError, match="obj_conf_layer"):
-        unihope.config_for(_empty(_keys("hflnet")))
+        unihope.config_for(made_up("hflnet", "meta"))
 
 
-@pytest.fixture(scope="module")
-def entries() -> dict[str, Tensor]:
-    """A whole made-up HFL-Net checkpoint, MANO buffers included."""
-    draw = torch.Generator().manual_seed(0)
-    return {
-        key: torch.tensor(3)
-        if key.endswith("num_batches_tracked")
-        else 0.01 * torch.randn(shape, generator=draw)
-        for key, shape in _keys("hflnet").items()
-    }
-
-
-def test_round_trip_through_the_command(
-    entries: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The original repository's wrapper and prefix; the head count follows."""
-    wrapped = {"honet.module." + key: value for key, value in entries.items()}
-    path, out = tmp_path / "snapshot.pth.tar", tmp_path / "hflnet.safetensors"
-    torch.save({"epoch": 39, "network": "HONet", "state_dict": wrapped}, path)
-    import_weights("hflnet", path, out=out, precision="fp16")
-    assert "46,080,659" in capsys.readouterr().out
-    stored = read_weights(out)
-    assert not [key for key in stored.entries if "mano_layer" in key or "th_" in key]
-    assert stored.extra["source"]["file"] == path.name
-    model = load_model("hflnet", weights=out)
-    assert model.config == HFLNetConfig.original()
-    assert model.processor.config.input_size == 256
-    state = model.network.state_dict()
-    kernel = entries["base_net.layer3_o.0.4.conv2.weight"]
-    found = state["backbone.object_stage3.4.conv2.weight"]
-    torch.testing.assert_close(found, kernel.half().float(), rtol=0, atol=0)
-    assert torch.equal(
-        state["hand_encoder.units.5.norm2.running_mean"],
-        entries["hand_encoder.reg.5.bn1.running_mean"],
-    )
-    out.unlink()
-    with pytest.raises(InputError, match="safetensors"):
-        import_weights("hflnet", path, out=tmp_path / "x.pth")
+def test_single_keys() -> None:
+    entries = made_up("hflnet")
+    found = hflnet.convert(entries)
+    for ours, theirs in {
+        "backbone.object_stage3.4.conv2.weight": "base_net.layer3_o.0.4.conv2.weight",
+        "hand_encoder.units.5.norm2.running_mean": "hand_encoder.reg.5.bn1.running_mean",
+    }.items():
+        assert torch.equal(found[ours], entries[theirs]), ours
 
 
 def test_origin() -> None:
@@ -195,19 +156,12 @@ def test_scores_and_optimiser_state_are_read(tmp_path: Path, protocol: bool) -> 
     assert file.wrapper == {"optimizer", "score_status"}
 
 
-class _Danger:
-    ran = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (setattr, (_Danger, "ran", True))
-
-
 def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
-    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": _Danger()}, path)
+    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": Danger()}, path)
     with pytest.raises(WeightsError, match="objects other than tensors"):
         read_official(path)
-    assert not _Danger.ran
+    assert not Danger.ran
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.models.official_file import Danger, entries_of, made_up, write
 from torch import Tensor
 
 from handhold.errors import InputError, WeightsError
@@ -215,41 +215,25 @@ def test_bad_loss_configuration() -> None:
 # ------------------------------------------------------------------------ the authors' files
 
 
-def _shapes() -> dict[str, tuple[int, ...]]:
-    told = json.loads((DATA / "semihand.json").read_text())["state_dict"]
-    return {key: tuple(shape) for key, shape in told.items()}
-
-
 @pytest.fixture(scope="module")
 def entries() -> dict[str, Tensor]:
     """A whole made-up checkpoint of the original repository, without the copy's doubled buffers."""
-    draw = torch.Generator().manual_seed(0)
-    made = {
-        key: torch.tensor(3)
-        if key.endswith("num_batches_tracked")
-        else 0.01 * torch.randn(shape, generator=draw)
-        for key, shape in _shapes().items()
-        if not key.startswith("mano_layer.")
-    }
-    return made | {"mano_branch.coord_change_mat": torch.eye(3)}
+    return entries_of("semihand")
 
 
 def test_keys_map_one_to_one(hand: HandModel) -> None:
-    shapes = _shapes()
-    converted = convert({k: torch.zeros(s, device="meta") for k, s in shapes.items()})
+    whole = made_up("semihand", "meta")
+    converted = convert(whole)
     with torch.device("meta"):
         own = SemiHand(SemiHandConfig(), hand).state_dict()
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in own.items()}
-    dropped = [k for k in shapes if "mano_layer" in k or k.endswith((".uu", ".vv"))]
-    assert len(converted) == len(shapes) - len(dropped)
+    dropped = [k for k in whole if "mano_layer" in k or k.endswith((".uu", ".vv"))]
+    assert len(converted) == len(whole) - len(dropped)
 
 
 def test_file_of_the_original(entries: dict[str, Tensor], hand: HandModel, tmp_path: Path) -> None:
-    path = tmp_path / "snapshot.pth.tar"
-    wrapped = {"honet.module." + key: value for key, value in entries.items()}
-    torch.save({"epoch": 59, "network": "HONet", "state_dict": wrapped}, path)
+    path = write(tmp_path / "snapshot.pth.tar", "semihand", entries)
     network = load_official(path, hand=hand)
-    path.unlink()
     assert network.config == SemiHandConfig.original()
     assert not network.training
     state = network.state_dict()
@@ -295,16 +279,9 @@ def test_origin() -> None:
         config_for(file([key]), "mine")  # pyright: ignore[reportArgumentType]
 
 
-class _Danger:
-    ran = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (setattr, (_Danger, "ran", True))
-
-
 def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
-    torch.save({"state_dict": {"honet.module.a": torch.ones(2)}, "epoch": _Danger()}, path)
+    torch.save({"state_dict": {"honet.module.a": torch.ones(2)}, "epoch": Danger()}, path)
     with pytest.raises(WeightsError, match="objects other than tensors"):
         load_official(path)
-    assert not _Danger.ran
+    assert not Danger.ran

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.models.official_file import Danger, entries_of, write
 from torch import Tensor, nn
 
 from handhold.errors import InputError, WeightsError
@@ -305,24 +304,9 @@ def test_terms_against_their_definition(hand: HandModel) -> None:
 # ---------------------------------------------------------------------------------- importing
 
 
-def _official() -> dict[str, Tensor]:
-    """A whole made-up checkpoint."""
-    draw = torch.Generator().manual_seed(0)
-    told = json.loads(KEYS.read_text())["state_dict"]
-    return {
-        key: torch.tensor(3)
-        if key.endswith("num_batches_tracked")
-        else 0.01 * torch.randn(tuple(shape), generator=draw)
-        for key, shape in told.items()
-    }
-
-
 def test_file_in_the_originals_layout(hand: HandModel, tmp_path: Path) -> None:
-    entries, path = _official(), tmp_path / "epoch_200"
-    content = {"epoch": 200, "state_dict": entries, "optimizer_state_dict": {"lr": 5e-4}}
-    torch.save(content | {"scaler_state_dict": {"scale": np.float64(65536.0)}}, path)
-    network = load_official(path, hand=hand)
-    path.unlink()
+    entries = entries_of("simplehand")
+    network = load_official(write(tmp_path / "epoch_200", "simplehand"), hand=hand)
     assert network.config == SimpleHandConfig.original()
     assert not network.training
     state = network.state_dict()
@@ -356,20 +340,13 @@ def test_file_in_the_originals_layout(hand: HandModel, tmp_path: Path) -> None:
     assert set(convert(copied)) == set(state)
 
 
-class _Danger:
-    ran = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (setattr, (_Danger, "ran", True))
-
-
 def test_refused_files(hand: HandModel, tmp_path: Path) -> None:
     path = tmp_path / "epoch_200"
-    torch.save({"state_dict": {"mesh_head.pos_emb_1": torch.ones(1)}, "epoch": _Danger()}, path)
+    torch.save({"state_dict": {"mesh_head.pos_emb_1": torch.ones(1)}, "epoch": Danger()}, path)
     with pytest.raises(WeightsError, match="objects other than tensors"):
         load_official(path, hand=hand)
-    assert not _Danger.ran
-    converted = convert(_official())
+    assert not Danger.ran
+    converted = convert(entries_of("simplehand"))
     with torch.device("meta"):
         network = SimpleHand(SimpleHandConfig(), hand)
     converted.pop("joints_head.bias")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from tests.models.official_file import Danger, made_up, write
 
 from handhold.cli.weights import pair as pair_command
 from handhold.errors import WeightsError
@@ -29,21 +28,8 @@ from handhold.scene import Batch
 DATA = Path(__file__).parents[1] / "golden" / "data"
 
 
-def _entries(device: str = "meta") -> dict[str, Tensor]:
-    draw = torch.Generator().manual_seed(0)
-    told = json.loads((DATA / "classifier.json").read_text())["state_dict"]
-    if device == "meta":
-        return {key: torch.zeros(tuple(shape), device="meta") for key, shape in told.items()}
-    return {
-        key: torch.tensor(3)
-        if key.endswith("num_batches_tracked")
-        else 0.01 * torch.randn(tuple(shape), generator=draw)
-        for key, shape in told.items()
-    }
-
-
 def test_keys_map_one_to_one() -> None:
-    entries = _entries()
+    entries = made_up("classifier", "meta")
     with torch.device("meta"):
         own = GraspClassifier().state_dict()
     converted = convert(entries)
@@ -52,12 +38,8 @@ def test_keys_map_one_to_one() -> None:
 
 
 def test_file_of_the_original(tmp_path: Path) -> None:
-    path, entries = tmp_path / "model.pth", _entries(device="cpu")
-    wrapped = {f"module.{key}": value for key, value in entries.items()}
-    status = {"state_dict": wrapped, "optimizer": {}, "scheduler": {}, "step": 1, "epoch": 38}
-    torch.save(status | {"score_status": {}}, path)
-    network = load_official(path)
-    path.unlink()
+    entries = made_up("classifier")
+    network = load_official(write(tmp_path / "model.pth", "classifier"))
     assert not network.training
     state = network.state_dict()
     for ours, theirs in {
@@ -70,7 +52,7 @@ def test_file_of_the_original(tmp_path: Path) -> None:
 
 
 def test_gaps_leftovers_and_other_networks() -> None:
-    entries = _entries()
+    entries = made_up("classifier", "meta")
     with pytest.raises(WeightsError, match=r"lacks: surplus\.weight"):
         convert(entries | {"surplus.weight": torch.zeros(1)})
     with torch.device("meta"):
@@ -82,19 +64,12 @@ def test_gaps_leftovers_and_other_networks() -> None:
         convert(entries | {"hand_head.betas": torch.zeros(21, 1)})
 
 
-class _Danger:
-    ran = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (setattr, (_Danger, "ran", True))
-
-
 def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
-    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": _Danger()}, path)
+    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": Danger()}, path)
     with pytest.raises(WeightsError, match="objects other than tensors"):
         load_official(path)
-    assert not _Danger.ran
+    assert not Danger.ran
 
 
 TINY: dict[str, Any] = {

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from handhold.errors import MissingFileError, WeightsError
 from handhold.models.hflnet.model import HFLNet, HFLNetConfig
-from handhold.models.weights import fit, make_config, read_weights, save_weights
+from handhold.models.weights import all_finite, fit, make_config, read_weights, save_weights
 from handhold.scene import Batch
 
 
@@ -99,3 +99,15 @@ def test_configuration_from_json(tiny_hflnet: HFLNetConfig) -> None:
         make_config(HFLNetConfig, fields | {"colour": 1}, "x")
     with pytest.raises(WeightsError, match=r"x: .*heads"):
         make_config(HFLNetConfig, fields | {"heads": 5}, "x")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_one_bad_number_is_found(value: float) -> None:
+    for number in (0, 7, 29):
+        line = torch.linspace(-1, 1, 30)
+        assert all_finite(line.reshape(5, 6))
+        line[number] = value
+        assert not all_finite(line.reshape(5, 6).t())
+        assert not all_finite(line.half())
+    assert all_finite(torch.zeros(0, 3))
+    assert all_finite(torch.tensor([3]))

@@ -57,6 +57,13 @@ def listed(keys: Sequence[str]) -> str:
     return f"{shown} and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else shown
 
 
+def all_finite(value: Tensor) -> bool:
+    """Whether a tensor holds no NaN or infinity; its extremes tell (NaN is both)."""
+    if not value.is_floating_point() or value.numel() == 0:
+        return True
+    return bool(torch.stack(torch.aminmax(value)).isfinite().all())
+
+
 def config_fields(config: Any) -> dict[str, Any]:
     """The fields of a configuration dataclass as JSON can hold them."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
@@ -101,7 +108,7 @@ def write_weights(
         stored = value.detach().cpu().contiguous().clone()
         if precision == "fp16" and stored.is_floating_point() and stored.ndim > 1:
             stored = stored.half()
-        if stored.is_floating_point() and not bool(torch.isfinite(stored).all()):
+        if not all_finite(stored):
             raise WeightsError(f"{key}: holds NaN or infinite numbers (precision {precision})")
         entries[key] = stored
     header = {
@@ -155,7 +162,7 @@ def read_weights(path: str | Path) -> WeightsFile:
         raise WeightsError(f"{path}: config and extra in its header must be JSON objects")
     entries = {k: v.float() if v.dtype == torch.float16 else v for k, v in entries.items()}
     for key, value in entries.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not all_finite(value):
             raise WeightsError(f"{path}: {key} holds NaN or infinite numbers")
     return WeightsFile(model=model, config=config, extra=extra, entries=entries, hand=hand)
 
@@ -193,9 +200,7 @@ def fit(network: nn.Module, entries: Mapping[str, Tensor], where: str) -> None:
     ]
     if shapes:
         problems.append(f"wrong shapes: {listed(shapes)}")
-    broken = [
-        k for k, v in entries.items() if v.is_floating_point() and not bool(v.isfinite().all())
-    ]
+    broken = [key for key, value in entries.items() if not all_finite(value)]
     if broken:
         problems.append(f"NaN or infinite numbers in {listed(broken)}")
     if problems:
