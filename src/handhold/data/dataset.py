@@ -146,7 +146,17 @@ class IndexedSet:
         labelled joints are used, and a warning says so once.
         """
         off = np.linalg.norm(found - labelled, axis=-1)
-        if not model.is_free or float(np.delete(off, TIP_JOINTS).max()) <= AGREEMENT:
+        return self._same_hand(model, float(np.delete(off, TIP_JOINTS).max()))
+
+    def fits_mesh(self, vertices: FloatArray, joints: FloatArray) -> bool:
+        """Whether labelled vertices (778, 3) are those of this hand model: with the free hand, its
+        fingertip vertices must be the labelled tips; joints (21, 3): of the same right hand."""
+        model = self.hand_model("right")
+        off = np.linalg.norm(vertices[model.tips.numpy()] - joints[list(TIP_JOINTS)], axis=-1)
+        return self._same_hand(model, float(off.max()))
+
+    def _same_hand(self, model: HandModel, off: float) -> bool:
+        if not model.is_free or off <= AGREEMENT:
             return True
         if not self._warned:
             self._warned = True
@@ -154,7 +164,7 @@ class IndexedSet:
                 f"{self.name}: the labels were made with another hand model than the free hand, "
                 "so only their joints are used; give MANO's own files (--mano FOLDER) for pose, "
                 "shape and vertices",
-                stacklevel=3,
+                stacklevel=4,
             )
         return False
 

@@ -13,6 +13,9 @@ from handhold.errors import InputError
 # name -> the module that holds its ENTRY (DatasetEntry), or "module:NAME" for another entry there
 DATASETS = {
     "dexycb": "handhold.data.dexycb",
+    "ho3d-v2": "handhold.data.ho3d:V2",
+    "ho3d-v3": "handhold.data.ho3d:V3",
+    "freihand": "handhold.data.freihand",
 }
 
 

@@ -1,0 +1,75 @@
+"""Lists of arrays in JSON, as the servers' label files hold them, read row by row.
+
+A file of vertices has up to a gigabyte; as Python lists its numbers would take ten times as much.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handhold.data.files import Files, checked
+from handhold.errors import FileFormatError
+
+_ROW_END = re.compile(rb"\]\s*\]")
+
+
+def read_rows(
+    files: Files, name: str, shape: tuple[int, int], kind: type[np.floating] = np.float64
+) -> tuple[NDArray[np.floating], dict[int, str]]:
+    """The arrays (N, *shape) of a JSON file [[[x, ...], ...], ...], and what is wrong with rows:
+    number -> words. Such a row holds NaN.
+
+    Raises MissingFileError, and FileFormatError for a file that is cut short or no such list.
+    """
+    data, where = files.read(name), files.place(name)
+    rows: list[NDArray[np.floating]] = []
+    problems: dict[int, str] = {}
+    start = 0
+    for end in (match.end() for match in _ROW_END.finditer(data)):
+        label = f"{where}[{len(rows)}]"
+        piece = data[start:end].lstrip()
+        if piece[:1] != (b"," if start else b"["):
+            break
+        start = end
+        entry = _numbers(piece[1:], label)  # raises: where entries end is then unknown
+        try:
+            rows.append(checked(entry, shape, label).astype(kind))
+        except FileFormatError as error:
+            problems[len(rows)] = str(error)
+            rows.append(np.full(shape, math.nan, kind))
+    rest = data[start:].strip()
+    if rest != b"]" and not (start == 0 and re.fullmatch(rb"\[\s*\]", rest)):
+        raise FileFormatError(
+            f"{where}: expected a list of arrays of {shape[0]}x{shape[1]} numbers; it is cut short "
+            f"or something else after entry {len(rows) - 1}"
+        )
+    return np.stack(rows) if rows else np.zeros((0, *shape), kind), problems
+
+
+def read_numbers(files: Files, name: str) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """The numbers (N,) of a JSON file [x, ...] or [[x], ...], as `read_rows` does."""
+    where = files.place(name)
+    found = _numbers(files.read(name), where)
+    if not isinstance(found, list):
+        raise FileFormatError(f"{where}: expected a list of numbers")
+    values = np.full(len(found), math.nan)
+    problems: dict[int, str] = {}
+    for i, entry in enumerate(found):
+        try:
+            alone = isinstance(entry, list) and len(entry) == 1
+            values[i] = checked(entry[0] if alone else entry, (), f"{where}[{i}]")
+        except FileFormatError as error:
+            problems[i] = str(error)
+    return values, problems
+
+
+def _numbers(data: bytes, where: str) -> object:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{where}: not valid JSON: {error}") from error
