@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from stub import DotNetwork, encode, losses, stub_task
+from stub import DotNetwork, encode, losses, make_folder, stub_task
 
 from handhold.errors import (
     FileFormatError,
@@ -28,6 +28,7 @@ from handhold.training.config import TrainConfig
 from handhold.training.module import Ema, TrainingModule, make_optimizer
 from handhold.training.run import train
 from handhold.training.stages import train_stages
+from handhold.training.stream import BatchStream
 
 FILES = ("config.json", "curves.png", "last.ckpt", "metrics.jsonl", "weights.safetensors")
 
@@ -279,6 +280,22 @@ def test_parts_learn_at_their_own_rates(dots: Path, tmp_path: Path) -> None:
         make_optimizer(network, dataclasses.replace(chosen, lr_factors={"con": 0.1}))
     with pytest.raises(InputError, match="lr_factors: expected a positive number for 'conv'"):
         dataclasses.replace(chosen, lr_factors={"conv": 0})
+
+
+def test_plain_norms_keep_the_batches_own_variance(tmp_path: Path) -> None:
+    """With one batch for all steps and a network at rest, evaluation is what training saw."""
+    make_folder(tmp_path / "dots", 5)  # one is held out
+    still = config(tmp_path / "dots", steps=150, batch_size=4, lr=1e-12, ema=0.0, augment=False)
+    for plain in (True, False):
+        network = DotNetwork()
+        network.drop.p = 0.0
+        chosen = dataclasses.replace(still, plain_norms=plain)
+        task = stub_task(chosen, network=network)
+        train(chosen, lambda _, task=task: task, tmp_path / str(plain))
+        x = network.conv(BatchStream(chosen, task)[0].image)
+        wanted = x.detach().var((0, 2, 3), correction=0 if plain else 1)
+        torch.testing.assert_close(network.norm.running_var, wanted, rtol=3e-4, atol=0)
+        assert (network.norm.momentum, x.numel() // 8) == (0.1, 4 * 64)
 
 
 def test_frozen_modules_stay_with_their_statistics(dots: Path, tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ class TrainConfig:
     kept for validation. backbone: file with a backbone's ImageNet weights to start with
     (`load_lite`). frozen: beginnings of the names of modules that stay as they are, their
     BatchNorm included. pairs: use UniHOPE's second images (the photo without the object).
-    data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", each optionally "=weight".
+    data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", "NAME[/SPLIT]:FOLDER" (a published
+    set), each optionally "=weight".
     validation: the same without weights; empty: what the training data hold out.
 
     steps, epochs: the length, as optimiser steps (if not 0) or as passes over `epoch_items` items
@@ -56,9 +57,12 @@ class TrainConfig:
     weight_decay: with adam on all parameters (L2), with adamw on matrices and kernels only.
 
     ema: decay of the averaged weights that are validated and exported, 0 for none. clip_norm:
-    largest gradient norm, 0 for none. precision: bf16 runs the network under autocast; losses and
-    weights stay float32. augment: random crops and colours. start_from: checkpoint or weights file.
-    checkpoint_steps (0: none), checkpoint_minutes: how often last.ckpt is renewed.
+    largest gradient norm, 0 for none. plain_norms: BatchNorm keeps the variance of the batches
+    themselves, not n / (n - 1) times it, the estimate for data beyond them; the two differ where a
+    norm sees few values, and the first is right where one batch is all data. precision: bf16 runs
+    the network under autocast; losses and weights stay float32. augment: random crops and colours.
+    start_from: checkpoint or weights file. checkpoint_steps (0: none), checkpoint_minutes: how
+    often last.ckpt is renewed.
     Raises InputError for values that cannot work.
     """
 
@@ -93,6 +97,7 @@ class TrainConfig:
     final_lr: float = 0.01
     ema: float = 0.0
     clip_norm: float = 0.0
+    plain_norms: bool = False
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = False
     augment: bool = True

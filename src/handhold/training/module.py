@@ -99,6 +99,26 @@ def frozen_modules(network: nn.Module, names: tuple[str, ...]) -> list[nn.Module
     return found
 
 
+def _before_norm(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+    norm.earlier_variance = norm.running_var.clone() if norm.training else None
+
+
+def _after_norm(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    if norm.earlier_variance is not None:
+        count = inputs[0].numel() // inputs[0].shape[1]
+        added = norm.running_var - (1 - norm.momentum) * norm.earlier_variance
+        # `data`: the backward pass must not take it for a change of what it needs, nor does it
+        norm.running_var.data.sub_(added / count)
+
+
+def keep_plain_variances(network: nn.Module) -> None:
+    """From now on BatchNorms average the batches' own variances (`TrainConfig.plain_norms`)."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.momentum is not None:
+            module.register_forward_pre_hook(_before_norm)
+            module.register_forward_hook(_after_norm)
+
+
 class TrainingModule(lightning.LightningModule):
     """Trains `task.network` on batches by step number.
 
@@ -127,6 +147,8 @@ class TrainingModule(lightning.LightningModule):
         self._optimizer_state = None
         self.ema = Ema(self.network, config.ema) if config.ema else None
         self._frozen = frozen_modules(self.network, config.frozen)
+        if config.plain_norms:
+            keep_plain_variances(self.network)
         if config.channels_last:
             # the stubs of PyTorch do not know this form of `to`
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

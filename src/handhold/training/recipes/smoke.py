@@ -15,15 +15,17 @@ from handhold.training.config import TrainConfig
 SCENES = 16
 
 
-def _smoke(method: str, title: str, **own: Any) -> Callable[..., TrainConfig]:
+def _smoke(
+    method: str, title: str, network: dict[str, Any], **own: Any
+) -> Callable[..., TrainConfig]:
     def recipe(**changes: Any) -> TrainConfig:
         values = {
             "model": f"{method}-small",
             "recipe": f"{method}-smoke",
-            "network": {"input_size": 64},
+            "network": {"input_size": 64} | network,
             "data": (f"synthetic:0:{SCENES}",),
             "augment": False,
-            "steps": 400,
+            "steps": 300,
             "batch_size": SCENES,
             "lr": 3e-3,
             "optimizer": "adamw",
@@ -31,6 +33,7 @@ def _smoke(method: str, title: str, **own: Any) -> Callable[..., TrainConfig]:
             "schedule": "one_cycle",
             "final_lr": 0.001,
             "clip_norm": 100.0,
+            "channels_last": True,
             "validate_steps": 50,
             "log_steps": 5,
         }
@@ -41,13 +44,23 @@ def _smoke(method: str, title: str, **own: Any) -> Callable[..., TrainConfig]:
 
 
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
-    "unihope-smoke": _smoke("unihope", "UniHOPE"),
-    "hflnet-smoke": _smoke("hflnet", "HFL-Net"),
-    "semihand-smoke": _smoke("semihand", "Liu et al.'s network"),
-    "handoccnet-smoke": _smoke("handoccnet", "HandOccNet"),
-    "mobrecon-smoke": _smoke("mobrecon", "MobRecon"),
-    "h2onet-smoke": _smoke("h2onet", "H2ONet"),
-    "simplehand-smoke": _smoke("simplehand", "SimpleHand"),
-    "keypoint-transformer-smoke": _smoke("keypoint-transformer", "Keypoint Transformer"),
-    "hoisdf-smoke": _smoke("hoisdf", "HOISDF"),
+    "unihope-smoke": _smoke("unihope", "UniHOPE", {"roi_size": 8}, lr=1e-3, steps=200),
+    "hflnet-smoke": _smoke("hflnet", "HFL-Net", {"roi_size": 8}, lr=1e-3, steps=200),
+    "semihand-smoke": _smoke("semihand", "Liu et al.'s network", {}, lr=1e-3, steps=200),
+    "handoccnet-smoke": _smoke("handoccnet", "HandOccNet", {}, steps=400, channels_last=False),
+    "mobrecon-smoke": _smoke(
+        "mobrecon", "MobRecon", {}, steps=400, clip_norm=1.0, plain_norms=True
+    ),
+    "h2onet-smoke": _smoke("h2onet", "H2ONet", {}, clip_norm=1.0),
+    "simplehand-smoke": _smoke("simplehand", "SimpleHand", {}, clip_norm=1.0),
+    "keypoint-transformer-smoke": _smoke(
+        "keypoint-transformer", "Keypoint Transformer", {}, lr=1e-3
+    ),
+    "hoisdf-smoke": _smoke(
+        "hoisdf",
+        "HOISDF",
+        {"grid": 16, "hand_points": 64, "object_points": 32},
+        lr=1e-3,
+        steps=250,
+    ),
 }
