@@ -1,28 +1,32 @@
-"""`handhold eval`: a model measured on synthetic scenes or labelled photos."""
+"""`handhold eval`: a model measured on synthetic scenes, labelled photos or published sets."""
 
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 if TYPE_CHECKING:
+    from handhold.data.dataset import IndexedSet
     from handhold.evaluation.collect import Predict
     from handhold.evaluation.protocols import Protocol
     from handhold.inference.estimator import Estimator
-    from handhold.scene import Sample
+    from handhold.scene import Camera, FloatArray, Sample
 
 HELD_OUT_SERIES = 1_000_003
+COUNT = 500
+UNUSED = ("hand_mask", "hand_mask_amodal", "object_mask", "depth")  # by the measures
 
 
 def evaluate(
     model: Annotated[str, tyro.conf.Positional] = "unihope-small",
     data: str = "synthetic",
-    protocol: Literal["deployable", "boxes", "official"] = "deployable",
+    protocol: str = "deployable",
     out: Path | None = None,
-    count: int = 500,
+    count: int | None = None,
     part: Literal["held_out", "train", "all"] = "held_out",
     weights: Path | None = None,
     detector: str = "default",
@@ -32,16 +36,25 @@ def evaluate(
     """Measure a model and print the report; with --out also JSON and plots.
 
     Synthetic scenes and shards give 3D errors of hand and object; photos give detection, sides and
-    PCK against their 2D labels. The protocol says what the method is told besides the image.
+    PCK against their 2D labels; published sets give what their labels allow. The protocol says what
+    the method is told besides the image.
+
+    handhold eval unihope-small --data synthetic --out report
+
+    handhold eval hflnet --weights FILE --data dexycb/s0-test:DOWNLOADS/dexycb --mano MANO
+    --protocol official
 
     Args:
         model: Method, as listed by `handhold models`.
-        data: `synthetic` (a series that no training uses), `shards:FOLDER` or `photos:FOLDER` (a
-            folder with labels.json).
-        protocol: `deployable`: only the image (and intrinsics, where they are known); `boxes`: true
-            hand boxes and sides as well; `official`: also what is held and its box.
+        data: `synthetic` (a series that no training uses), `shards:FOLDER`, `photos:FOLDER` (a
+            folder with labels.json) or `NAME/SPLIT:FOLDER` (a published set in its official files,
+            as `handhold data check` reads it; without a split its test split). Damaged samples of
+            it stop the evaluation, `NAME/SPLIT?skip-damaged:FOLDER` goes on without them.
+        protocol: A wrong name is answered with those there are. `deployable`: only the image (and
+            intrinsics, where they are known); `boxes`: true hand boxes and sides as well;
+            `official`: also what is held and its box. A hand outside the photo counts as missed.
         out: Folder for report.json, report.txt and report.png.
-        count: Scenes or photos at most.
+        count: Samples at most, evenly spread (default: all of a published split, else 500).
         part: Photos that training holds out, those it uses, or all.
         weights: Weights file instead of the one that ships with the package; also
             hub:OWNER/REPOSITORY/FILE.
@@ -51,6 +64,7 @@ def evaluate(
     """
     from rich.progress import track
 
+    from handhold.data.sources import SetSpec
     from handhold.evaluation.collect import collect
     from handhold.evaluation.protocols import protocol as named
     from handhold.evaluation.report import as_text, build_report, write_report
@@ -58,14 +72,24 @@ def evaluate(
     from handhold.synthesis.props import named_points
 
     chosen = named(protocol)
-    samples = _samples(data, count, part, mano)
+    source = SetSpec.parse(data)
+    published = None if source is None else source.open("test", mano=mano, skip=UNUSED)
+    if published is None:
+        samples = _samples(data, COUNT if count is None else count, part, mano)
+    else:
+        samples = _at_most(published, count)
     estimator = Estimator(model, detector=detector, weights=weights, mano=mano, device=device)
-    total = len(samples)
-    run = collect(track(_each(samples), "predicting", total), _predictor(estimator, chosen))
-    title = f"{estimator.model.name} on {total} samples of {data}"
+    tolerant = source is not None and source.skip_damaged
+    each = track(_each(samples, tolerant), "predicting", len(samples))
+    run = collect(each, _predictor(estimator, chosen))
+    title = f"{estimator.model.name} on {run.samples} samples of {data}"
     if data.startswith("photos:"):
         title += f" ({part.replace('_', ' ')})"
-    report = build_report(run, title=title, protocol=chosen, meshes=named_points())
+    meshes = named_points()
+    if published is not None:
+        title = f"{estimator.model.name} on {_described(published, run.samples)}"
+        meshes |= published.object_points.of_all(meshes)
+    report = build_report(run, title=title, protocol=chosen, meshes=meshes)
     print(as_text(report))
     if out is not None:
         for path in write_report(report, out):
@@ -80,8 +104,16 @@ class _Samples(typing.Protocol):
     def __getitem__(self, number: int, /) -> Sample: ...
 
 
-def _each(samples: _Samples) -> map[Sample]:
-    return map(samples.__getitem__, range(len(samples)))
+def _each(samples: _Samples, tolerant: bool) -> Iterator[Sample]:
+    """All of them; tolerant: without those that turn out to be damaged."""
+    from handhold.errors import FileFormatError, MissingFileError
+
+    for number in range(len(samples)):
+        try:
+            yield samples[number]
+        except (FileFormatError, MissingFileError):
+            if not tolerant:
+                raise
 
 
 class _Series:
@@ -106,6 +138,7 @@ def _samples(
     data: str, count: int, part: Literal["held_out", "train", "all"], mano: Path | None
 ) -> _Samples:
     from handhold.data.photos import PhotoFolder
+    from handhold.data.sources import FORM
     from handhold.errors import InputError
     from handhold.synthesis.shards import ShardDataset
 
@@ -117,8 +150,29 @@ def _samples(
     elif kind == "photos" and place:
         whole = PhotoFolder(place, part=part)
     else:
-        raise InputError(f"data: found {data!r}, expected synthetic, shards:FOLDER, photos:FOLDER")
-    return whole if len(whole) <= count else _Head(whole, count)
+        raise InputError(
+            f"data: found {data!r}, expected synthetic, shards:FOLDER, photos:FOLDER or {FORM}"
+        )
+    return _at_most(whole, count)
+
+
+def _at_most(whole: _Samples, count: int | None) -> _Samples:
+    return whole if count is None or len(whole) <= count else _Head(whole, count)
+
+
+def _described(found: IndexedSet, used: int) -> str:
+    """Which samples of a published split a figure stands on."""
+    from handhold.data.registry import entry
+
+    told = [f"{used:,} samples of {found.name}/{found.split}"]
+    if used < len(found):
+        told.append(f"of {len(found):,} there")
+    published = entry(found.name).published.get(found.split)
+    if published is not None and published[0] != used:
+        told.append(f"{published[0]:,} published")
+    if damaged := len(found.index.problems):
+        told.append(f"{damaged:,} of the whole set damaged and left out")
+    return ", ".join(told)
 
 
 class _Head:
@@ -143,11 +197,14 @@ def _predictor(estimator: Estimator, chosen: Protocol) -> Predict:
         known = sample.camera.source in ("synthetic", "dataset", "given")
         boxes: list[dict[str, Any]] | None = None
         if "hand_box" in chosen.given:
-            boxes = [{"box": tight_box(hand), "side": hand.side} for hand in sample.hands]
-            if "object_box" in chosen.given:
-                for number, (entry, hand) in enumerate(zip(boxes, sample.hands, strict=True)):
+            boxes = []
+            for number, hand in enumerate(sample.hands):
+                entry: dict[str, Any] = {"box": tight_box(hand), "side": hand.side}
+                if "object_box" in chosen.given:
                     held = sample.object if number == 0 and hand.grasping else None
                     entry["object_box"] = None if held is None else held.box
+                if _in_photo(entry["box"], sample.camera):  # else nothing can be seen: missed
+                    boxes.append(entry)
         return estimator(
             sample.image,
             intrinsics=sample.camera.intrinsics if known else None,
@@ -156,6 +213,11 @@ def _predictor(estimator: Estimator, chosen: Protocol) -> Predict:
         )
 
     return predict
+
+
+def _in_photo(box: FloatArray, camera: Camera) -> bool:
+    low, high, end = box[:2], box[2:], (camera.width - 1, camera.height - 1)
+    return bool((low < high).all() and (high > 0).all() and (low < end).all())
 
 
 COMMANDS = evaluate

@@ -28,9 +28,11 @@ class Train:
     data: tuple[str, ...] = ()
     """Where samples come from: synthetic (scenes drawn while training; synthetic:7 draws others,
     synthetic:7:16 keeps to the first 16 of them and measures on these), shards:FOLDER (made with
-    `handhold synth scenes`), photos:FOLDER (images with a labels.json). Several are mixed, each
-    with its share of the samples: shards:a=0.7 photos:b=0.3. A part of every folder is held out for
-    validation."""
+    `handhold synth scenes`), photos:FOLDER (images with a labels.json), NAME/SPLIT:FOLDER (a
+    published set in its official files, such as dexycb/s0-train:DOWNLOADS/dexycb; without a split
+    its training split; NAME/SPLIT?skip-damaged:FOLDER goes on without damaged samples, which stop
+    the training otherwise). Several are mixed, each with its share of the samples: shards:a=0.7
+    photos:b=0.3. A part of every folder is held out for validation."""
     validation: tuple[str, ...] = ()
     """Sources to measure on instead of what the training data hold out; same forms."""
     steps: int | None = None
@@ -147,6 +149,8 @@ def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
     handhold train unihope-small --data synthetic --out runs/first --steps 2000
 
     handhold train unihope-small --data shards:made=0.7 photos:mine=0.3 --out runs/mixed
+
+    handhold train hflnet --data dexycb/s0-train:DOWNLOADS/dexycb --mano MANO --out runs/dexycb
 
     handhold train unihope-small --out runs/mixed            (goes on)
 

@@ -105,6 +105,10 @@ class IndexedSet:
         """The labels of a sample; no image is read."""
         raise NotImplementedError
 
+    def image_name(self, number: int) -> str:
+        """The image file of a sample; sets whose records take work say it without them."""
+        return self.record(number).image
+
     def complete(self, sample: Sample, record: Record, number: int) -> Sample:
         """The sample with what takes reading of more files, such as masks."""
         return sample
@@ -174,13 +178,15 @@ class IndexedSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """How many samples a split has here and in print. complete: nothing of the set is missing, so
-    that both must agree."""
+    """How many samples a split has here and in print, and what is held in how many of them by the
+    papers' and the released rule (None: the set does not say)."""
 
     split: str
     found: int
     published: int | None
     source: str = ""
+    holding_10mm: int | None = None
+    holding_50mm: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

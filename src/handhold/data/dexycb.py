@@ -50,12 +50,15 @@ PARTS = ("train", "val", "test")
 KINDS = ("", "-right", "-close")
 SPLITS = tuple(f"{s}-{p}{k}" for s in SETUPS for p in PARTS for k in KINDS) + ("all",)
 PUBLISHED = {
-    "s0-train": (401_507, "UniHOPE, Table I; 406,888 before samples without a box are dropped"),
-    "s0-test": (78_768, "UniHOPE, Table I; HandBooster"),
-    "s1-train": (351_943, "UniHOPE, Table I"),
-    "s1-test": (104_128, "UniHOPE, Table I"),
-    "s3-train": (376_374, "UniHOPE, Table I"),
-    "s3-test": (76_360, "UniHOPE, Table I"),
+    "s0-train": (
+        401_507,
+        "UniHOPE, Table I (248,297 with the object moved); 406,888 before the box rule",
+    ),
+    "s0-test": (78_768, "UniHOPE, Table I (47,920 moved); HandBooster"),
+    "s1-train": (351_943, "UniHOPE, Table I (213,168 moved)"),
+    "s1-test": (104_128, "UniHOPE, Table I (67,216 moved)"),
+    "s3-train": (376_374, "UniHOPE, Table I (231,323 moved)"),
+    "s3-test": (76_360, "UniHOPE, Table I (46,448 moved)"),
 }
 
 
@@ -134,12 +137,20 @@ class DexYCB(IndexedSet):
     """The samples of one split. Record.extra: `sample_id` ("id_<n>" of the published label files,
     None where a subject before it is missing), `sequence_number`, `is_bop_target`."""
 
+    def image_name(self, number: int) -> str:
+        folder, frame = self._place(number)
+        return f"{folder}/color_{frame:06d}.jpg"
+
+    def _place(self, number: int) -> tuple[str, int]:
+        """Folder of the camera, and the frame."""
+        place, column = int(self.rows[number]), self.index.columns
+        subject, camera = (int(column[name][place]) for name in ("subject", "camera"))
+        sequence = bytes(column["sequence"][place]).decode()
+        return f"{SUBJECTS[subject]}/{sequence}/{CAMERAS[camera]}", int(column["frame"][place])
+
     def record(self, number: int) -> Record:
-        row = self.row(number)
-        subject, camera = int(row["subject"]), int(row["camera"])
-        frame = int(row["frame"])
+        row, (folder, frame) = self.row(number), self._place(number)
         side = "left" if row["left"] else "right"
-        folder = f"{SUBJECTS[subject]}/{bytes(row['sequence']).decode()}/{CAMERAS[camera]}"
         fx, fy, cx, cy = row["intrinsics"]
         view = Camera(
             intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64),

@@ -27,6 +27,7 @@ ARCHIVES = (".zip", ".tar")
 SQUEEZED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 DEEPEST = 3  # folders between the given place and the data set's own tree, at most
 LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
+END_BYTES = 64  # of an image hold its ending
 ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
 
@@ -93,6 +94,17 @@ class Files:
         if len(data) != size:
             raise FileFormatError(f"{self.place(name)}: expected {size} bytes, found {len(data)}")
         return data
+
+    def check_end(self, name: str) -> None:
+        """Raise MissingFileError, or FileFormatError for an image that is cut short; of what lies
+        unpacked only the last bytes are read."""
+        path = None if self.folder is None else self.folder / name
+        if path is None or not path.is_file():
+            check_image_end(self.read(name), name, self.place(name))
+            return
+        with path.open("rb") as file:
+            file.seek(-min(END_BYTES, path.stat().st_size), os.SEEK_END)
+            check_image_end(file.read(), name, str(path))
 
     def has(self, name: str) -> bool:
         """Whether the file exists."""
@@ -229,7 +241,7 @@ def check_image_end(data: bytes, name: str, place: str) -> None:
     """Raise FileFormatError for a JPEG or PNG that is cut short: decoders fill what is missing with
     grey and say nothing."""
     ending = ENDS.get(Path(name).suffix.lower())
-    if ending is not None and ending not in data[-64:]:
+    if ending is not None and ending not in data[-END_BYTES:]:
         raise FileFormatError(f"{place}: the image is cut short or no {Path(name).suffix} file")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -31,6 +32,11 @@ class ObjectPoints:
         if name not in self._points:
             self._points[name] = self._read(name)
         return self._points[name]
+
+    def of_all(self, names: Iterable[str]) -> dict[str, FloatArray]:
+        """The points of those objects that have a model here."""
+        found = {name: self.points(name) for name in names}
+        return {name: points for name, points in found.items() if points is not None}
 
     def of(self, name: str) -> FloatArray:
         """The 21 control points (21, 3); without a model those of the catalogue's box.

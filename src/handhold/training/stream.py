@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from handhold.data.mixing import ENDLESS, HandItems, ImageItems, Mixture, SampleSet
 from handhold.data.photos import PhotoFolder
-from handhold.errors import InputError
+from handhold.data.sources import FORM, SetSpec
+from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.scene import Sample
 from handhold.synthesis.shards import ShardDataset
 from handhold.training.config import DEFAULT_EPOCH_ITEMS, TrainConfig
@@ -25,29 +26,32 @@ from handhold.training.tasks import Items, Task
 if TYPE_CHECKING:
     from handhold.synthesis.scenes import SceneConfig
 
-Kind: TypeAlias = Literal["synthetic", "shards", "photos"]
+KINDS = ("synthetic", "shards", "photos")
 Part: TypeAlias = Literal["train", "held_out", "all"]
-HELD_OUT_SHARE = 0.05  # of shards: their last samples, at most HELD_OUT_MOST
+HELD_OUT_SHARE = 0.05  # of shards and published sets: their last samples, at most HELD_OUT_MOST
 HELD_OUT_MOST = 512
 BACKGROUNDS_KEPT = 7 / 8  # for training
 HELD_OUT_SEED = 1_000_003  # added to the seed of scenes drawn for validation
 EXAMPLES = (
-    "synthetic, synthetic:SEED, synthetic:SEED:COUNT, shards:FOLDER or photos:FOLDER, "
+    f"synthetic, synthetic:SEED, synthetic:SEED:COUNT, shards:FOLDER, photos:FOLDER or {FORM}; "
     "with =WEIGHT if several"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """One source of samples, as written on the command line (`parse`)."""
+    """One source of samples, as written on the command line (`parse`). kind: one of KINDS, or the
+    name of the published set `published`."""
 
-    kind: Kind
+    kind: str
     where: str = ""
     weight: float | None = None
+    published: SetSpec | None = None
 
     @classmethod
     def parse(cls, text: str) -> DataSpec:
-        """ "kind[:where][=weight]"; raises InputError showing the possible forms."""
+        """ "kind[:where][=weight]" or "NAME[/SPLIT]:ROOT[=weight]"; raises InputError showing the
+        possible forms."""
         head, separator, tail = text.rpartition("=")
         weight: float | None = None
         if separator:
@@ -55,18 +59,34 @@ class DataSpec:
                 weight, text = float(tail), head
             except ValueError:
                 weight = None  # an equals sign in a folder's name
+        if weight is not None and not weight > 0:
+            raise InputError(f"data {text!r}: expected a positive weight, found {weight}")
+        published = SetSpec.parse(text)
+        if published is not None:
+            name, root = published.name, published.root
+            return cls(kind=name, where=root, weight=weight, published=published)
         kind, _, where = text.partition(":")
-        if kind not in get_args(Kind) or (kind != "synthetic" and not where):
+        if kind not in KINDS or (kind != "synthetic" and not where):
             raise InputError(f"data {text!r}: expected {EXAMPLES}")
         if kind == "synthetic" and not re.fullmatch(r"(\d+(:0*[1-9]\d*)?)?", where, re.ASCII):
             raise InputError(
                 f"data {text!r}: expected a number as the seed, or seed and count as in 0:16, "
                 f"found {where!r}"
             )
-        if weight is not None and not weight > 0:
-            raise InputError(f"data {text!r}: expected a positive weight, found {weight}")
-        # `kind` was checked against the literal's values above
-        return cls(kind=kind, where=where, weight=weight)  # type: ignore[arg-type]
+        return cls(kind=kind, where=where, weight=weight)
+
+    @property
+    def skip_damaged(self) -> bool:
+        """Whether samples that turn out to be damaged are passed over."""
+        return self.published is not None and self.published.skip_damaged
+
+    def same_source(self, other: DataSpec) -> bool:
+        """Whether both are the same samples, whatever their weights."""
+        if (self.kind, self.where) != (other.kind, other.where):
+            return False
+        if self.published is None or other.published is None:
+            return True
+        return self.published.chosen_split() == other.published.chosen_split()
 
 
 class _Range:
@@ -137,14 +157,19 @@ def open_samples(spec: DataSpec, part: Part, task: Task, config: TrainConfig) ->
         return SyntheticScenes(int(seed or 0), config, part, int(count) if count else None)
     if spec.kind == "photos":
         return PhotoFolder(spec.where, part)
-    shards = ShardDataset(spec.where, skip=skip)
+    if spec.published is not None:
+        whole: SampleSet = spec.published.open("train", mano=config.mano, skip=skip)
+    else:
+        whole = ShardDataset(spec.where, skip=skip)
     if part == "all":
-        return shards
-    kept_back = min(HELD_OUT_MOST, max(1, round(HELD_OUT_SHARE * len(shards))))
-    if len(shards) < 2:
-        raise InputError(f"data shards:{spec.where}: expected two samples or more, one to hold out")
-    middle = len(shards) - kept_back
-    return _Range(shards, 0, middle) if part == "train" else _Range(shards, middle, len(shards))
+        return whole
+    kept_back = min(HELD_OUT_MOST, max(1, round(HELD_OUT_SHARE * len(whole))))
+    if len(whole) < 2:
+        raise InputError(
+            f"data {spec.kind}:{spec.where}: expected two samples or more, one to hold out"
+        )
+    middle = len(whole) - kept_back
+    return _Range(whole, 0, middle) if part == "train" else _Range(whole, middle, len(whole))
 
 
 class BatchStream(Dataset[Any]):
@@ -172,6 +197,7 @@ class BatchStream(Dataset[Any]):
             raise InputError("data: a source without end beside others needs weights, as in a=0.7")
         length = config.epoch_items or (DEFAULT_EPOCH_ITEMS if endless else sum(lengths))
         self.mixture = Mixture(lengths, given or None, epoch_length=length, seed=config.seed)
+        self.specs = specs
         self.config, self.task, self.rank = config, task, rank
         whole = len(lengths) == 1 and lengths[0] == length == config.batch_size
         self._repeats = whole and not config.augment and config.devices == 1
@@ -191,10 +217,11 @@ class BatchStream(Dataset[Any]):
     def _item(self, position: int) -> tuple[Sample, int]:
         which, index = self.mixture(position)
         for attempt in range(100):
-            sample, hand = self.sets[which][(index + attempt * 1_000_003) % len(self.sets[which])]
-            if hand >= 0:
-                return sample, hand
-        raise InputError(f"data {self.config.data[which]}: 100 samples in a row have no hand")
+            place = (index + attempt * 1_000_003) % len(self.sets[which])
+            found = _read(self.specs[which], self.sets[which], place)
+            if found is not None:
+                return found
+        raise InputError(f"data {self.config.data[which]}: 100 samples in a row are of no use")
 
     def __getitem__(self, step: int) -> Any:
         if self._repeats:
@@ -203,6 +230,17 @@ class BatchStream(Dataset[Any]):
             return self._only
         rng = np.random.default_rng([self.config.seed, 1, step, self.rank])
         return self.task.encode(self.items(step), rng if self.config.augment else None)
+
+
+def _read(spec: DataSpec, items: HandItems | ImageItems, number: int) -> tuple[Sample, int] | None:
+    """An item; None without a hand, or where it is damaged and may be passed over."""
+    try:
+        sample, hand = items[number]
+    except (FileFormatError, MissingFileError):
+        if spec.skip_damaged:
+            return None
+        raise
+    return (sample, hand) if hand >= 0 else None
 
 
 class Steps(Sampler[int]):
@@ -244,10 +282,10 @@ def validation_batches(config: TrainConfig, task: Task) -> Iterator[tuple[str, A
     Of every source the same `validation_items` items, spread evenly over it: over what it holds
     out when it is also trained on, else over all of it. synthetic:SEED:COUNT holds nothing out.
     """
-    trained_on = {(x.kind, x.where) for x in map(DataSpec.parse, config.data)}
+    trained_on = [DataSpec.parse(text) for text in config.data]
     for text in config.validation or config.data:
         spec = DataSpec.parse(text)
-        part: Part = "held_out" if (spec.kind, spec.where) in trained_on else "all"
+        part: Part = "held_out" if any(map(spec.same_source, trained_on)) else "all"
         samples = open_samples(spec, part, task, config)
         view = (HandItems if task.per == "hand" else ImageItems)(samples)
         count = min(len(view), config.validation_items)
@@ -255,8 +293,8 @@ def validation_batches(config: TrainConfig, task: Task) -> Iterator[tuple[str, A
         numbers: Sequence[int] = [int(i * stride) for i in range(count)]
         share = max(1, config.batch_size // config.devices)
         for first in range(0, count, share):
-            items = [view[number] for number in numbers[first : first + share]]
-            items = [item for item in items if item[1] >= 0]
+            found = [_read(spec, view, number) for number in numbers[first : first + share]]
+            items = [item for item in found if item is not None]
             if items:
                 batch = task.encode(items, None)
                 if dataclasses.is_dataclass(batch):

@@ -1,0 +1,211 @@
+"""`handhold data check|index|view|export`: the published data sets in their official files."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from handhold.data.dataset import IndexedSet
+
+Name = Annotated[str, tyro.conf.Positional]
+Root = Annotated[Path, tyro.conf.Positional]
+
+
+def check(
+    name: Name,
+    root: Root,
+    split: tuple[str, ...] = (),
+    images: Literal["ends", "all", "none"] = "ends",
+    out: Path | None = None,
+    mano: Path | None = None,
+    workers: int | None = None,
+) -> int:
+    """Say what of a data set is there, missing and damaged, and compare it with the published
+    counts.
+
+    Nothing is unpacked or changed: the folder may hold the official tree, a part of it (some
+    subjects, sequences or cameras), or its zip and tar files. Every damaged file is named; exit
+    code 1 when there is one, else 0.
+
+    handhold data check dexycb DOWNLOADS/dexycb
+
+    Args:
+        name: Data set, such as dexycb; a wrong name is answered with those there are.
+        root: Folder or archive that holds the official files.
+        split: Splits to count, such as s0-train s0-test (default: all).
+        images: `ends` reads the end of every image, which tells one that is cut short; `all` reads
+            every sample completely, as training does; `none` looks at labels only.
+        out: Also write the findings, all of them, to this JSON file.
+        mano: Folder with the official MANO files, whose parameters the labels are.
+        workers: Processes for the labels, threads for the images (default: all cores).
+    """
+    from contextlib import ExitStack
+
+    from handhold.data.check import check_dataset
+    from handhold.data.sources import progress_bar
+
+    with ExitStack() as bars:
+        found = check_dataset(
+            name,
+            root,
+            splits=split,
+            images=images,
+            mano=mano,
+            workers=workers,
+            progress=lambda title: bars.enter_context(progress_bar(f"{title} of {name}")),
+        )
+    print(found.as_text())
+    if out is not None:
+        unfinished = out.with_name(f".{out.name}")
+        unfinished.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(out)
+        print(f"written: {out}")
+    return 1 if found.problems else 0
+
+
+def index(name: Name, root: Root, workers: int | None = None, mano: Path | None = None) -> int:
+    """Go through a data set's labels once, so that later commands open it at once.
+
+    Other commands do this by themselves when they have to. The index is kept in the cache folder
+    (HANDHOLD_HOME); it is made again where files have changed, and an interrupted run goes on where
+    it stopped. Exit code 1 when files are damaged.
+
+    handhold data index dexycb DOWNLOADS/dexycb --workers 8
+
+    Args:
+        name: Data set, such as dexycb; a wrong name is answered with those there are.
+        root: Folder or archive that holds the official files.
+        workers: Processes (default: all cores).
+        mano: Folder with the official MANO files; the index does not depend on it.
+    """
+    from handhold.data.registry import entry
+
+    start = time.monotonic()
+    split = "all" if "all" in entry(name).splits else None
+    samples = _open(name, root, split, mano=mano, workers=workers)
+    damaged = len(samples.index.problems)
+    print(
+        f"{name}: {len(samples):,} samples, {damaged:,} damaged, in "
+        f"{time.monotonic() - start:.1f} s"
+    )
+    if damaged:
+        print(f"`handhold data check {name} {root}` lists what is damaged")
+    return 1 if damaged else 0
+
+
+def view(
+    name: Name,
+    root: Root,
+    out: Path,
+    split: str | None = None,
+    count: int = 24,
+    columns: int = 6,
+    cell: int = 480,
+    mano: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """Draw samples with all their labels on one sheet, to see at once whether conventions are
+    right.
+
+    Evenly spread over the split: joints and bones (hollow joints are hidden), the hand's mesh, its
+    box, the box of the object's control points, whether it is held, and the sample's key. Meshes of
+    labels that the free hand cannot pose are drawn as dots; --mano gives their faces.
+
+    handhold data view dexycb DOWNLOADS/dexycb --out sheet.png
+
+    Args:
+        name: Data set, such as dexycb; a wrong name is answered with those there are.
+        root: Folder or archive that holds the official files.
+        out: Picture to write.
+        split: Split to take samples from (default: the one to train on).
+        count: Samples to draw.
+        columns: Samples in a row.
+        cell: Pixels of a sample's longer side.
+        mano: Folder with the official MANO files, whose parameters the labels are.
+        workers: Processes for the index, where it has to be made.
+    """
+    import cv2
+
+    from handhold.errors import InputError
+    from handhold.render.labels import draw_labels
+    from handhold.render.overlay import contact_sheet
+
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InputError(f"{out}: expected a name that ends in .png or .jpg")
+    if min(count, columns, cell) < 1:
+        raise InputError("count, columns, cell: expected 1 or more")
+    samples = _open(name, root, split, mano=mano, workers=workers)
+    if not len(samples):
+        raise InputError(f"{name} in {root}: the split {samples.split} holds no samples here")
+    count = min(count, len(samples))
+    pictures: list[Any] = []
+    for number in (i * len(samples) // count for i in range(count)):
+        sample = samples[number]
+        posed = mano is not None or all(hand.pose is not None for hand in sample.hands)
+        sides = {hand.side for hand in sample.hands if hand.side is not None and posed}
+        faces = {side: samples.hand_model(side).faces.numpy() for side in sides}
+        scale = max(1, round(cell / max(sample.image.shape[:2])))
+        pictures.append(draw_labels(sample, scale=scale, faces=faces, caption=sample.key))
+    sheet = contact_sheet(pictures, columns, cell=cell)
+    unfinished = out.with_name(f".{out.stem}.unfinished{out.suffix}")
+    if not cv2.imwrite(str(unfinished), sheet[..., ::-1]):
+        raise InputError(f"{out}: cannot be written")
+    unfinished.replace(out)
+    print(f"{count} of {len(samples):,} samples of {name}/{samples.split} in {out}")
+
+
+def export(
+    name: Name,
+    root: Root,
+    out: Path,
+    split: str | None = None,
+    mano: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """Write the labels of a split in the canonical convention to one .npz file.
+
+    One row a hand, in the order of the official lists; NaN, or an empty text, where the set has
+    nothing. Metres in the camera frame of OpenCV, pixels, joints wrist first, thumb to little
+    finger, base to tip:
+
+    key, side, object_name (texts); joints (N,21,3), vertices (N,778,3), joints2d (N,21,2),
+    hand_box (N,4) as x0 y0 x1 y1, intrinsics (N,3,3), object_pose (N,4,4) object to camera,
+    grasping_10mm and grasping_50mm (the papers' rule and the released one; 1, 0), mano_pose
+    (N,16,3) axis-angle with the mean pose in it, betas (N,10).
+
+    handhold data export dexycb DOWNLOADS/dexycb --split s0-test --out labels.npz --mano MANO
+
+    Args:
+        name: Data set, such as dexycb; a wrong name is answered with those there are.
+        root: Folder or archive that holds the official files.
+        out: File to write; it appears when it is complete.
+        split: Split to write (default: the one to train on); `all` takes everything.
+        mano: Folder with the official MANO files, whose parameters the labels are. Without it the
+            free hand poses them where it can; vertices, pose and shape of others are NaN.
+        workers: Processes for the index, where it has to be made.
+    """
+    from handhold.data.export import export_labels
+    from handhold.data.sources import progress_bar
+
+    samples = _open(name, root, split, mano=mano, workers=workers)
+    with progress_bar(f"labels of {name}/{samples.split}") as progress:
+        rows = export_labels(samples, out, progress=progress)
+    print(f"{rows:,} hands of {name}/{samples.split} in {out}")
+
+
+def _open(
+    name: str, root: Path, split: str | None, *, mano: Path | None, workers: int | None
+) -> IndexedSet:
+    from handhold.data.registry import open_dataset
+    from handhold.data.sources import progress_bar
+
+    with progress_bar(f"index of {name}") as progress:
+        return open_dataset(name, root, split, mano=mano, workers=workers, progress=progress)
+
+
+COMMANDS = {"check": check, "index": index, "view": view, "export": export}
