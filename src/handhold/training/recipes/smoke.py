@@ -14,6 +14,16 @@ from handhold.training.config import TrainConfig
 
 SCENES = 16
 
+# Their reprojection by weak perspective, there for photos with 2D labels, holds the joints some
+# millimetres off exact 3D labels.
+EXACT = {
+    "reprojection": 0.0,
+    "relative_joints": 100.0,
+    "relative_vertices": 40.0,
+    "rotations": 10.0,
+    "shape": 0.1,
+}
+
 
 def _smoke(
     method: str, title: str, network: dict[str, Any], **own: Any
@@ -44,12 +54,14 @@ def _smoke(
 
 
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
-    "unihope-smoke": _smoke("unihope", "UniHOPE", {"roi_size": 8}, lr=1e-3, steps=200),
-    "hflnet-smoke": _smoke("hflnet", "HFL-Net", {"roi_size": 8}, lr=1e-3, steps=200),
-    "semihand-smoke": _smoke("semihand", "Liu et al.'s network", {}, lr=1e-3, steps=200),
+    "unihope-smoke": _smoke("unihope", "UniHOPE", {"roi_size": 8}, loss=EXACT, lr=1e-3, steps=150),
+    "hflnet-smoke": _smoke("hflnet", "HFL-Net", {"roi_size": 8}, loss=EXACT, lr=1e-3, steps=150),
+    "semihand-smoke": _smoke(
+        "semihand", "Liu et al.'s network", {}, loss=EXACT, lr=1e-3, steps=200
+    ),
     "handoccnet-smoke": _smoke("handoccnet", "HandOccNet", {}, steps=400, channels_last=False),
     "mobrecon-smoke": _smoke(
-        "mobrecon", "MobRecon", {}, steps=400, clip_norm=1.0, plain_norms=True
+        "mobrecon", "MobRecon", {}, steps=350, clip_norm=1.0, plain_norms=True
     ),
     "h2onet-smoke": _smoke("h2onet", "H2ONet", {}, clip_norm=1.0),
     "simplehand-smoke": _smoke("simplehand", "SimpleHand", {}, clip_norm=1.0),
@@ -61,6 +73,6 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
         "HOISDF",
         {"grid": 16, "hand_points": 64, "object_points": 32},
         lr=1e-3,
-        steps=250,
+        steps=200,
     ),
 }
