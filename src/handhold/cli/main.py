@@ -23,6 +23,7 @@ VERBS = {
     "data": "published data sets: check, index, view, export (`handhold data check`)",
     "train": "train a network",
     "eval": "measure a model on synthetic scenes, labelled photos or published sets",
+    "submit": "write the file that the evaluation server of HO3D or FreiHAND takes",
     "models": "list the methods and their sizes",
     "weights": "import the original authors' checkpoints (`handhold weights import`)",
     "doctor": "say what is installed, what is missing and what this machine can do",

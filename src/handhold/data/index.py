@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from handhold.data.files import Files
 from handhold.errors import HandholdError, InputError
 
 FORMAT = 1
+ALONE = 5.0  # seconds before other processes are started, which takes about as long
 HOME_VARIABLE = "HANDHOLD_HOME"
 Columns = dict[str, NDArray[Any]]
 
@@ -97,8 +99,8 @@ def open_index(
     """The index of a set; made first where there is none yet or where files have changed.
 
     cache: folder of indexes, default `home()/index`. workers: processes, default all cores; 0: none
-    but this one. progress: called with parts done and parts in all. Raises what the scan raises,
-    InputError for a folder that cannot be written.
+    but this one; sets that are read within seconds start none. progress: called with parts done and
+    parts in all. Raises what the scan raises, InputError for a folder that cannot be written.
     """
     where = hashlib.sha256(str(files.root.resolve()).encode()).hexdigest()[:12]
     folder = (cache or home() / "index") / f"{scan.name}-{where}"
@@ -149,11 +151,12 @@ def _scan(
             progress(done, total)
 
     tell()
-    if min(count, len(todo)) <= 1:
-        for key in todo:
-            _read_part(files, scan, key, partial)
-            done += 1
-            tell()
+    start = time.monotonic()
+    while todo and (min(count, len(todo)) <= 1 or time.monotonic() - start < ALONE):
+        _read_part(files, scan, todo.pop(0), partial)
+        done += 1
+        tell()
+    if not todo:
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of running threads
     with concurrent.futures.ProcessPoolExecutor(min(count, len(todo)), context) as pool:
