@@ -209,7 +209,8 @@ def test_frames_without_annotation(copy: Path, tmp_path: Path) -> None:
     alone = mini.meta("MC1/0002") | {"objRot": None, "objTrans": None, "objCorners3D": None}
     mini.write_meta(copy, "MC1/0002", alone)
     mini.write_meta(copy, "MC1/0003", mini.meta("MC1/0003") | {"handJoints3D": None})
-    mini.write_meta(copy, "SS2/0000", mini.meta("SS2/0000") | {"objRot": None})
+    nothing = {"objRot": None, "objName": None, "objCorners3DRest": None}
+    mini.write_meta(copy, "SS2/0000", mini.meta("SS2/0000") | nothing)
     found = read(copy, "train", tmp_path / "cache")
     records = {found.record(i).key: found.record(i) for i in range(len(found))}
     assert list(records) == ["SS2/0001", "MC1/0000", "MC1/0002", "SS2/0000", "MC1/0001"]
@@ -219,6 +220,35 @@ def test_frames_without_annotation(copy: Path, tmp_path: Path) -> None:
     same(records["MC1/0002"].hands[0].joints, mini.hand("MC1/0002").joints)
     assert records["SS2/0001"].object is not None
     assert records["SS2/0001"].grasping_10mm is None
+
+
+def test_numbers_of_the_official_reader(copy: Path, tmp_path: Path) -> None:
+    """A frame of round numbers, whose projections and object pose the official toolkit printed. Its
+    joints are no hand model's, so they come alone."""
+    joints = np.array([(0.02, 0.03, 0.65)] * 21)
+    for k in range(1, 21):
+        finger, bone = divmod(k - 1, 4)
+        joints[k] += (0.018 * (finger - 2), -0.05 - 0.022 * bone, 0.004 * finger)
+    values = {
+        "camMat": np.array([[614.627, 0, 320.262], [0, 614.101, 238.469], [0, 0, 1]]),
+        "objRot": np.array([[0.1], [0.2], [0.3]]),
+        "objTrans": np.array([0.03, -0.02, -0.66]),
+        "handJoints3D": (joints * (1, -1, -1))[mini.TO_HO3D],
+        "handPose": np.array([0.1, 0.2, 0.3, *[0.05] * 45]),
+        "handTrans": np.array([0.02, -0.03, -0.65]),
+        "handBeta": np.linspace(-1, 1, 10),
+    }
+    mini.write_meta(copy, "MC1/0001", mini.meta("MC1/0001") | values)
+    with pytest.warns(UserWarning, match="another hand model"):
+        record = read(copy, "train", tmp_path / "cache").record(5)
+    hand, thing = record.hands[0], record.object
+    assert record.key == "MC1/0001" and hand.joints2d is not None and thing is not None
+    same(hand.joints2d[0], (339.17, 266.81), 0.006)
+    same(hand.joints2d[4], (305.13, 157.22), 0.006)
+    rows = [[0.936, -0.283, 0.210], [-0.303, -0.951, 0.068], [0.181, -0.127, -0.975]]
+    same(thing.rotation, rows, 6e-4)
+    same(thing.translation, (0.03, 0.02, 0.66), 1e-6)
+    assert hand.pose is hand.vertices is None
 
 
 def test_archives(root: Path, version: str, tmp_path: Path, cache: Path) -> None:

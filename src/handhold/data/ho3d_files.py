@@ -157,6 +157,15 @@ def _object_pose(found: dict[str, Any], where: str) -> NDArray[np.float64]:
     return np.diag(OPENGL_OPENCV) @ np.c_[rotation, shift]
 
 
+def _class(found: dict[str, Any], where: str) -> int:
+    """The class id of the object."""
+    name = _field(found, "objName", where)
+    try:
+        return info(name if isinstance(name, str) else repr(name)).dexycb_id
+    except InputError as error:
+        raise FileFormatError(f"{where}: objName: {error}") from error
+
+
 def _read_meta(files: Files, name: str, part: str) -> dict[str, Any] | None:
     """One frame's labels in OpenCV's camera frame and the canonical order (MANO's parameters as
     they are); None where the hand is not annotated."""
@@ -186,11 +195,8 @@ def _read_meta(files: Files, name: str, part: str) -> dict[str, Any] | None:
         raise FileFormatError(
             f"{where}: handJoints3D: expected negative z (OpenGL's camera), found joints behind it"
         )
-    object_name = _field(found, "objName", where)
-    try:
-        thing = info(object_name if isinstance(object_name, str) else repr(object_name))
-    except InputError as error:
-        raise FileFormatError(f"{where}: objName: {error}") from error
+    object_pose = _object_pose(found, where)
+    thing = _class(found, where) if np.isfinite(object_pose).all() else 0
     corners = found.get("objCorners3DRest")
     rest = np.full((2, 3), np.nan)
     if corners is not None:
@@ -198,8 +204,8 @@ def _read_meta(files: Files, name: str, part: str) -> dict[str, Any] | None:
         rest = np.stack([corners.min(0), corners.max(0)])
     return {
         "intrinsics": _intrinsics(_field(found, "camMat", where), f"{where}: camMat"),
-        "thing": thing.dexycb_id,
-        "object_pose": _object_pose(found, where),
+        "thing": thing,
+        "object_pose": object_pose,
         "rest_box": rest,
         "joints": joints,
         "wrist": wrist,
