@@ -208,7 +208,7 @@ def intersection(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def in_pixels(points: Tensor, box: Tensor) -> Tensor:
     """Points (B, ..., 2) relative to boxes (B, 4) -> crop pixels."""
-    shape = (len(box), *([1] * (points.ndim - 2)), 2)
+    shape = (box.shape[0], *([1] * (points.ndim - 2)), 2)
     low, size = box[:, :2].reshape(shape), (box[:, 2:] - box[:, :2]).reshape(shape)
     return low + points * size
 

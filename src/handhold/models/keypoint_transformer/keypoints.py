@@ -55,7 +55,7 @@ def greedy_peaks(
         # an exhausted map has its maximum anywhere: the index is kept within bounds
         around = (place + disc).clamp(0, flat.shape[1] - 1)
         flat = flat.scatter(1, around, -math.inf)
-    none = flat.new_zeros(len(maps), 0)
+    none = flat.new_zeros(maps.shape[0], 0)
     place, value = torch.cat((none.long(), *places), dim=1), torch.cat((none, *values), dim=1)
     found = value > threshold[:, None]
     x, y = place % across - margin, place // across - margin
@@ -72,8 +72,8 @@ def predicted_slots(
     object_label: int,
 ) -> tuple[Slots, Slots]:
     """The `count` highest peaks of the heat map and of the object map (B, H, W)."""
-    size = len(heatmap)
-    limit = heatmap.new_tensor(thresholds).repeat_interleave(size)
+    size = heatmap.shape[0]
+    limit = torch.cat([heatmap.new_full((size,), threshold) for threshold in thresholds])
     xy, found = greedy_peaks(torch.cat((heatmap, object_map)).float(), limit, radius, count)
     hand = Slots(xy=xy[:size], found=found[:size], label=found[:size] * HAND)
     thing = Slots(xy=xy[size:], found=found[size:], label=found[size:] * object_label)
@@ -98,10 +98,10 @@ def labelled_object(mask: Tensor, radius: float, count: int, object_label: int) 
     them are kept, the last first.
     """
     flat = (mask > 0).to(mask.dtype)
-    xy, found = greedy_peaks(flat, flat.new_zeros(len(flat)), radius, None)
+    xy, found = greedy_peaks(flat, flat.new_zeros(flat.shape[0]), radius, None)
     xy = F.pad(xy, (0, 0, 0, max(count - xy.shape[1], 0)))
     number = found.sum(dim=1, keepdim=True)
-    place = torch.arange(count, device=mask.device).expand(len(mask), count)
+    place = torch.arange(count, device=mask.device).expand(mask.shape[0], count)
     taken = torch.where(number > count, number - 1 - place, place)
     kept = place < number
     xy = xy.gather(1, taken[..., None].expand(-1, -1, 2))

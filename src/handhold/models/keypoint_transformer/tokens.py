@@ -44,8 +44,8 @@ class Tokens(nn.Module):
         count = self.config.count
         # one more place at pixel (0, 0): all padding looks like it
         corner = torch.zeros_like(hand.xy[:, :1])
-        places = self._grid(torch.cat((hand.xy, corner), dim=1))
-        look = self.appearance(point_features(levels, places))
+        grid = self._grid(torch.cat((hand.xy, corner), dim=1))
+        look = self.appearance(point_features(levels, grid))
         look, padding = look[:, :count], look[:, count:]
         coarse = levels[-self.config.object_levels :]
         thing_look = self.object_appearance(point_features(coarse, self._grid(thing.xy)))
@@ -55,10 +55,12 @@ class Tokens(nn.Module):
         xy = torch.cat((hand.xy, thing.xy), dim=1)
         label = torch.cat((hand.label, thing.label), dim=1)
 
-        order = torch.argsort(found.to(torch.uint8), dim=1, descending=True, stable=True)
+        # those found first, each kind in its order
+        places = torch.arange(found.shape[1], device=found.device)
+        order = torch.argsort(torch.where(found, places, places + found.shape[1]), dim=1)
         wide = order[..., None]
         xy, look = xy.gather(1, wide.expand_as(xy)), look.gather(1, wide.expand_as(look))
-        codes = self.position_map.to(look.dtype).expand(len(xy), -1, -1, -1)
+        codes = self.position_map.to(look.dtype).expand(xy.shape[0], -1, -1, -1)
         grid = self._grid(xy)[:, None].to(look.dtype)
         code = F.grid_sample(codes, grid, mode="nearest", align_corners=True)
         code = code.squeeze(2).transpose(1, 2)

@@ -163,7 +163,7 @@ class Decoder(nn.Module):
 
         Masks as in `DecoderLayer`.
         """
-        queries = queries.expand(len(memory), -1, -1)
+        queries = queries.expand(memory.shape[0], -1, -1)
         target, weights = torch.zeros_like(queries), None
         outputs: list[Tensor] = []
         for layer in self.layers:

@@ -68,12 +68,19 @@ class ConvNorm(nn.Module):
         if norm.training or not isinstance(norm, nn.BatchNorm2d):  # the latter: folded for good
             x = norm(conv(x))
         else:
-            mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-            scale = norm.weight * torch.rsqrt(variance + norm.eps)
-            kernel, bias = conv.weight * scale[:, None, None, None], norm.bias - mean * scale
+            kernel, bias = self.folded()
             edge = conv.kernel_size[0] // 2
             x = F.conv2d(x, kernel, bias, conv.stride, edge, groups=conv.groups)
         return F.relu6(x, inplace=True) if self.active else x
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Kernel and bias of the one convolution that it is in evaluation."""
+        norm, conv = self.norm, self.conv
+        if not isinstance(norm, nn.BatchNorm2d):
+            return conv.weight, conv.bias
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        return conv.weight * scale[:, None, None, None], norm.bias - mean * scale
 
 
 class MobileBlock(nn.Module):

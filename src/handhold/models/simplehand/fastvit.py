@@ -114,12 +114,17 @@ class RepMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training or not self.fold:
             return x + self.scale(self.branches(x) - self.norm(x))
+        weight, bias = self.folded()
+        return F.conv2d(x, weight, bias, padding=1, groups=len(bias))
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Kernel (C, 1, 3, 3) and bias (C,) of the one convolution that it is in evaluation."""
         weight, bias = self.branches.folded()
         gain, shift = folded_norm(self.norm)
         gamma = self.scale.gamma[:, 0, 0]
         weight = gamma[:, None, None, None] * (weight - centred(gain[:, None, None, None], 3))
         weight = weight + centred(torch.ones_like(weight[:, :, :1, :1]), 3)
-        return F.conv2d(x, weight, gamma * (bias - shift), padding=1, groups=len(gamma))
+        return weight, gamma * (bias - shift)
 
 
 class AttentionBlock(nn.Module):
@@ -179,9 +184,13 @@ class LargeKernel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training or not self.fold:
             return self.large(x) + self.small(x)
+        weight, bias = self.folded()
+        return F.conv2d(x, weight, bias, stride=2, padding=3, groups=x.shape[1])
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of both convolutions together."""
         (large, bias), (small, more) = self.large.folded(), self.small.folded()
-        weight = large + centred(small, 7)
-        return F.conv2d(x, weight, bias + more, stride=2, padding=3, groups=x.shape[1])
+        return large + centred(small, 7), bias + more
 
 
 class MultiBranch(nn.Module):
