@@ -86,15 +86,17 @@ class Camera:
 class Hand:
     """One hand: a label in a Sample, an estimate in a Scene. Everything that is not known is None.
 
-    joints (21, 3), vertices (778, 3): metres, camera frame, true side. joints2d (21, 2): pixels of
-    the image. joints2d_valid (21,): False where the source gives no position. joints_visible (21,):
-    False where something hides it. pose (16, 3): axis-angle, MANO joint order, flat convention.
+    side: None only in labels of sets that do not say it; processors that need it refuse such a
+    hand. joints (21, 3), vertices (778, 3): metres, camera frame, true side. joints2d (21, 2):
+    pixels of the image. joints2d_valid (21,): False where the source gives no position.
+    joints_visible (21,): False where something hides it. pose (16, 3): axis-angle, MANO joint
+    order, flat convention.
     betas (10,). translation (3,): added to the hand model's un-centred output (the wrist rests at
     its shape-dependent place J0(betas)). box: tight around the hand. visibility: visible area /
     full area, 1 = fully visible. hand_id: stable over the frames of a video.
     """
 
-    side: Side
+    side: Side | None
     box: FloatArray | None = None
     score: float = 1.0
     joints2d: FloatArray | None = None
@@ -111,8 +113,8 @@ class Hand:
     hand_id: int | None = None
 
     def __post_init__(self) -> None:
-        if self.side not in ("left", "right"):
-            raise InputError(f"Hand.side: expected 'left' or 'right', found {self.side!r}")
+        if self.side not in ("left", "right", None):
+            raise InputError(f"Hand.side: expected 'left', 'right' or None, found {self.side!r}")
         _check("Hand", "box", self.box, (4,))
         _check("Hand", "joints2d", self.joints2d, (NUM_JOINTS, 2), finite=False)
         _check("Hand", "joints2d_valid", self.joints2d_valid, (NUM_JOINTS,))

@@ -78,12 +78,12 @@ def _row(pair: Pair, note: str) -> list[str]:
     """Truth, finding and errors of one hand as words."""
     from handhold.evaluation.summary import hand_numbers
 
-    truth = pair.truth.side
+    truth = pair.truth.side or "hand"
     if pair.truth.grasping and pair.true_object is not None:
         truth += f", holds {pair.true_object.name}"
     if pair.found is None:
         return [truth, "nothing", "", "", "", ""]
-    found = pair.found.side + (", holds" if pair.found.grasping else "") + note
+    found = (pair.found.side or "hand") + (", holds" if pair.found.grasping else "") + note
     numbers, _ = hand_numbers([pair])
     errors = [f"{numbers[name]:.1f} mm" for name in ("pa_mpjpe_mm", "mpjpe_mm")]
     distance = f"{numbers['wrist_distance_mm']:.0f} mm"

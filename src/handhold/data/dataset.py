@@ -19,6 +19,7 @@ from handhold.hand.convention import TIP_JOINTS
 from handhold.hand.model import HandModel
 from handhold.scene import Camera, FloatArray, Hand, RigidObject, Sample
 
+MISSING_IMAGES = "missing_images"  # in `skip`: leave out hands whose image is not there
 AGREEMENT = 0.005  # metres between labelled joints and those of the hand model
 
 
@@ -195,7 +196,8 @@ class DatasetEntry:
 
     tops: patterns of the top of its official tree. splits: their names; train, test: the ones taken
     where none is named. open: `open(files, split, mano=..., skip=..., cache=..., workers=...,
-    progress=...)`. published: split -> (samples, where that is printed). missing:
+    progress=...)`; where a set refuses samples without an image, MISSING_IMAGES in `skip` leaves
+    them out. published: split -> (samples, where that is printed). missing:
     `missing(files)` -> what of a complete download is not there, in words.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import io
+import json
 import os
 import tarfile
 import zipfile
@@ -20,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
 from handhold.errors import FileFormatError, MissingFileError
 
@@ -245,6 +247,34 @@ def check_image_end(data: bytes, name: str, place: str) -> None:
         raise FileFormatError(f"{place}: the image is cut short or no {Path(name).suffix} file")
 
 
+def image_size(data: bytes, name: str, place: str) -> tuple[int, int]:
+    """Width and height of an image file's bytes, upright as `Files.image` gives it; only its head
+    and its end are looked at. Raises FileFormatError."""
+    check_image_end(data, name, place)
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            (width, height), turned = picture.size, picture.getexif().get(ExifTags.Base.Orientation)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise FileFormatError(f"{place}: expected an image: {error}") from error
+    return (height, width) if turned in (5, 6, 7, 8) else (width, height)
+
+
+def read_json(data: bytes, place: str) -> Any:
+    """What a small JSON file's bytes hold; FileFormatError names the file."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{place}: not valid JSON: {error}") from error
+
+
+def plain_name(value: Any, where: str) -> str:
+    """A file name that a label file gives: text that stays inside the tree; FileFormatError."""
+    parts = value.split("/") if isinstance(value, str) else []
+    if not parts or value != value.strip() or any(x in ("", ".", "..") for x in parts):
+        raise FileFormatError(f"{where}: expected the name of a file, found {value!r:.80}")
+    return value
+
+
 def read_npz(data: bytes, place: str, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The named arrays of an .npz file's bytes, pickled ones refused.
 
@@ -266,7 +296,7 @@ def checked(
     """Numbers as float64 of a shape (None: any size); FileFormatError names the field."""
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{where}: expected numbers: {error}") from error
     fits = array.ndim == len(shape) and all(
         want in (None, got) for want, got in zip(shape, array.shape, strict=True)

@@ -125,6 +125,11 @@ def photo_camera(path: str | Path, width: int, height: int) -> Camera:
     if isinstance(focal, (int, float)) and focal > 0:
         known = intrinsics_from_35mm(float(focal), width, height)
         return Camera(intrinsics=known, width=width, height=height, source="exif")
+    return assumed_camera(width, height)
+
+
+def assumed_camera(width: int, height: int) -> Camera:
+    """The camera of a picture of which nothing is known: 60 degrees across the diagonal."""
     assumed = intrinsics_from_fov(DEFAULT_FOV_DEG, width, height, across="diagonal")
     return Camera(intrinsics=assumed, width=width, height=height, source="default")
 

@@ -13,6 +13,9 @@ from handhold.errors import InputError
 # name -> the module that holds its ENTRY (DatasetEntry), or "module:NAME" for another entry there
 DATASETS = {
     "dexycb": "handhold.data.dexycb",
+    "hint": "handhold.data.hint",
+    "coco-wholebody": "handhold.data.coco_wholebody",
+    "onehand10k": "handhold.data.onehand10k",
     "ho3d-v2": "handhold.data.ho3d:V2",
     "ho3d-v3": "handhold.data.ho3d:V3",
     "freihand": "handhold.data.freihand",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from handhold.data.dataset import IndexedSet
+from handhold.data.dataset import MISSING_IMAGES, IndexedSet
 from handhold.data.registry import DATASETS, entry, open_dataset
 from handhold.errors import FileFormatError
 
@@ -86,7 +86,7 @@ class SetSpec:
                 self.root,
                 split,
                 mano=mano,
-                skip=skip,
+                skip=(*skip, MISSING_IMAGES) if self.skip_damaged else skip,
                 workers=workers,
                 progress=progress,
             )

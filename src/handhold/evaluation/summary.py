@@ -26,9 +26,14 @@ def _share(hits: Sequence[bool]) -> float:
 
 
 def detection_numbers(run: Collection) -> Numbers:
-    """Recall, precision (where every hand is labelled), and side accuracy of the hands found."""
+    """Recall, precision (where every hand is labelled), and side accuracy of the hands found
+    (where it is labelled)."""
     found = [pair for pair in run.pairs if pair.found is not None]
-    right = [pair.found.side == pair.truth.side for pair in found if pair.found is not None]
+    right = [
+        pair.found.side == pair.truth.side
+        for pair in found
+        if pair.found is not None and pair.truth.side is not None
+    ]
     precision = 1 - run.spurious / run.detections if run.detections else float("nan")
     return {
         "hands": len(run.pairs),

@@ -41,7 +41,7 @@ def write_glb(
     for number, hand in enumerate(scene.hands):
         if hand.vertices is None:
             raise InputError(f"Scene.hands[{number}].vertices: expected (778, 3), found None")
-        if hand.side not in hand_faces:
+        if hand.side is None or hand.side not in hand_faces:
             raise InputError(f"write_glb.hand_faces: no entry for {hand.side!r}")
         name = f"hand_{number}_{hand.side}"
         _add(out, name, hand.vertices, hand_faces[hand.side], HAND_COLORS[hand.side])

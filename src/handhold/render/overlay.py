@@ -43,7 +43,7 @@ def scene_meshes(
     for hand in scene.hands:
         if hand.vertices is None:
             continue
-        if hand.side not in hand_faces:
+        if hand.side is None or hand.side not in hand_faces:
             raise InputError(f"hand_faces: no entry for {hand.side!r}")
         meshes.append(
             RenderMesh(
@@ -254,9 +254,9 @@ def _draw_skeleton(out: Image, hand: Hand, camera: Camera, unit: float) -> None:
 def _draw_box(out: Image, hand: Hand, unit: float) -> None:
     if hand.box is None:
         return
-    color = HAND_COLORS[hand.side]
+    color = HAND_COLORS[hand.side or "right"]
     _rectangle(out, hand.box, color, unit)
-    words = f"{hand.side} {hand.score:.2f}"
+    words = f"{hand.side or 'hand'} {hand.score:.2f}"
     if hand.hand_id is not None:
         words = f"#{hand.hand_id} {words}"
     if hand.grasping is not None:

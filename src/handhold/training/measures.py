@@ -61,13 +61,14 @@ def hand_measures(prediction: Prediction, batch: Batch) -> Measures:
 
 def detector_measures(network: nn.Module, batch: DetectorBatch) -> Measures:
     """Sums and counts over photos of: recall, precision (IoU >= 0.5 at the network's own score
-    threshold), mean_iou of the hits, side_accuracy and holding_accuracy of the hits.
+    threshold), mean_iou of the hits, side_accuracy and holding_accuracy of the hits
+    whose label says so.
     """
     config = network.config
     if not isinstance(config, DetectorConfig):
         raise TypeError(f"expected a hand detector, found {type(network).__name__}")
     found = select(network(batch), config, config.score_threshold, config.max_hands)
-    labels = hits = claims = sides = holding = known = 0
+    labels = hits = claims = sides = sided = holding = known = 0
     overlap_sum = 0.0
     for row, detections in enumerate(found):
         there = batch.valid[row].cpu().numpy()
@@ -89,8 +90,10 @@ def detector_measures(network: nn.Module, batch: DetectorBatch) -> Measures:
             hits += 1
             overlap_sum += float(overlaps[detection, label])
             column = int(np.flatnonzero(there)[label])
-            right = bool(batch.side[row, column])
-            sides += (detections[detection].side == "right") == right
+            right = float(batch.side[row, column])
+            if right >= 0:
+                sided += 1
+                sides += (detections[detection].side == "right") == (right > 0.5)
             held = int(batch.holding[row, column])
             if held >= 0:
                 known += 1
@@ -99,6 +102,6 @@ def detector_measures(network: nn.Module, batch: DetectorBatch) -> Measures:
         "recall": (hits, labels),
         "precision": (hits, claims),
         "mean_iou": (overlap_sum, hits),
-        "side_accuracy": (sides, hits),
+        "side_accuracy": (sides, sided),
         "holding_accuracy": (holding, known),
     }

@@ -127,10 +127,13 @@ def loss(
     target = batch.boxes[row, hand]
     terms["box"] = config.box * ((1 - giou(predicted, target)) * quality).sum() / total
 
+    known = (batch.side[row, hand] >= 0).float() * quality
     side = functional.binary_cross_entropy_with_logits(
-        prediction.side[row, location], batch.side[row, hand].float(), reduction="none"
+        prediction.side[row, location],
+        batch.side[row, hand].clamp(min=0).float(),
+        reduction="none",
     )
-    terms["side"] = config.side * (side * quality).sum() / total
+    terms["side"] = config.side * (side * known).sum() / known.sum().clamp(min=1.0)
 
     known = (batch.holding[row, hand] >= 0).float() * quality
     holding = functional.binary_cross_entropy_with_logits(

@@ -228,9 +228,9 @@ class DetectorBatch(_Tensors):
 
     image (B, 3, S, S) uint8. boxes (B, N, 4): input pixels, the visible part of joint boxes, then
     grown by `box_growth`. valid (B, N): False for padding. ignored (B, N): a hand is there,
-    but neither its detection nor its absence counts. side (B, N): 1 right, 0 left. holding (B, N):
-    1, 0, or -1 for unknown. object_boxes (B, N, 4) where has_object (B, N). negative_weight (B,):
-    weight of "no hand here" where the photo's labels may be incomplete.
+    but neither its detection nor its absence counts. side (B, N): 1 right, 0 left, -1 for unknown.
+    holding (B, N): 1, 0, or -1 for unknown. object_boxes (B, N, 4) where has_object (B, N).
+    negative_weight (B,): weight of "no hand here" where the photo's labels may be incomplete.
     """
 
     image: Tensor

@@ -94,7 +94,7 @@ def letterbox(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 class _Label:
     box: FloatArray  # input pixels; the visible part of the joints' box, then grown
     ignored: bool
-    right: bool
+    right: float  # 1 right, 0 left, -1 unknown
     holding: int
     object_box: FloatArray | None
 
@@ -264,7 +264,7 @@ class DetectorProcessor:
         return _Label(
             box=box,
             ignored=bool(share < self.augmentation.min_visible or hidden or tiny),
-            right=(hand.side == "right") != flip,
+            right=-1.0 if hand.side is None else float((hand.side == "right") != flip),
             holding=holding,
             object_box=object_box,
         )
@@ -320,7 +320,7 @@ def _batch(
         for j, label in enumerate(hands):
             boxes[i, j] = torch.from_numpy(label.box).float()
             valid[i, j], ignored[i, j] = True, label.ignored
-            side[i, j], holding[i, j] = float(label.right), float(label.holding)
+            side[i, j], holding[i, j] = label.right, float(label.holding)
             if label.object_box is not None:
                 object_boxes[i, j] = torch.from_numpy(label.object_box).float()
                 has_object[i, j] = True

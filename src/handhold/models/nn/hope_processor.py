@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from handhold.errors import InputError
 from handhold.geometry import boxes, crop
 from handhold.geometry.camera import mirror_intrinsics, project
+from handhold.geometry.virtual_camera import virtual_camera
 from handhold.hand.model import HandModel
 from handhold.models.nn import hope_decoding
 from handhold.models.nn.hand_parameters import HandParameters
@@ -60,6 +61,8 @@ class HopeProcessor:
         hand: HandModel | None = None,
     ) -> None:
         self.config = self.defaults() if config is None else config
+        if self.config.camera == "virtual" and type(self) is not HopeProcessor:
+            raise InputError("HopeProcessorConfig.camera: this method takes affine crops only")
         self.hand = hand
         self.parameters = None if hand is None else HandParameters(hand)
         self.object_classes = dict(object_classes or {})
@@ -137,6 +140,10 @@ class HopeProcessor:
         if not 0 <= index < len(sample.hands):
             raise InputError(f"{sample.key}: has {len(sample.hands)} hands, none number {index}")
         hand, settings = sample.hands[index], self.config.augmentation
+        if hand.side is None:
+            raise InputError(
+                f"{sample.key}: the set does not say left or right; this network needs it"
+            )
         mirrored, width = hand.side == "left", sample.image.shape[1]
         intrinsics = np.asarray(sample.camera.intrinsics, np.float64)
         joints2d, valid = joints_in_photo(hand, intrinsics)
@@ -209,29 +216,60 @@ class HopeProcessor:
         if rng is not None and settings.box_jitter > 0:
             shift = np.clip(rng.standard_normal((2, 4)), -2.5, 2.5) * settings.box_jitter
 
-        centre, side = self._square(item, shift)
-        angle = 0.0
-        if rng is not None:
-            centre = centre + rng.uniform(-1, 1, 2) * settings.centre_jitter * side
-            side = side * settings.draw_scale(rng)
-            angle = settings.draw_rotation(rng)
-        affine = crop.crop_affine(centre, side, size, angle)
+        intrinsics = item.intrinsics
+        if item.mirrored:
+            intrinsics = mirror_intrinsics(intrinsics, item.image.shape[1])
+        if self.config.camera == "virtual":
+            affine, seen = self._virtual(item, shift[0], intrinsics, rng)
+        else:
+            centre, side = self._square(item, shift)
+            angle = 0.0
+            if rng is not None:
+                centre = centre + rng.uniform(-1, 1, 2) * settings.centre_jitter * side
+                side = side * settings.draw_scale(rng)
+                angle = settings.draw_rotation(rng)
+            affine = crop.crop_affine(centre, side, size, angle)
+            seen = {
+                "angle": angle,
+                "turn": crop.turn(angle),
+                "scale": size / side,
+                "intrinsics": crop.turned_intrinsics(intrinsics, affine, angle),
+            }
 
         def roi(points: Array, factor: float, moved: Array) -> Array:
             if rng is None:  # the test-time rule: boxes are made in the photo, then moved
                 return boxes.transform(self._box(points, factor, moved), affine)
-            return self._box(boxes.apply_affine(affine, points), factor, moved)
+            return self._box(boxes.apply_map(affine, points), factor, moved)
 
         things = item.object_points
         return View(
             affine=affine,
-            angle=angle,
-            scale=size / side,
+            **seen,
             hand_box=roi(item.hand_points, self.config.hand_factor, shift[0]),
             object_box=np.array([0.0, 0.0, size, size])
             if things is None
             else roi(things, self.config.object_factor, shift[1]),
         )
+
+    def _virtual(
+        self, item: Item, moved: Array, intrinsics: Array, rng: np.random.Generator | None
+    ) -> tuple[Array, dict[str, Any]]:
+        """The homography to a virtual camera's crop, and what a `View` knows of it. The centre
+        moves by shares of the hand box's width and stays in the photo, then the box grows.
+        """
+        config, settings = self.config, self.config.augmentation
+        box = self._box(item.hand_points, 1.0, moved)
+        centre, sides = (box[:2] + box[2:]) / 2, np.maximum(box[2:] - box[:2], 4.0)
+        factor, angle = config.crop_factor, 0.0
+        if rng is not None:
+            limit = np.asarray(item.image.shape[1::-1]) - 1.0
+            centre = centre + rng.uniform(-1, 1, 2) * settings.centre_jitter * sides[0]
+            centre = np.clip(centre, 0, limit)
+            factor *= settings.draw_scale(rng)
+            angle = settings.draw_rotation(rng)
+        eye = virtual_camera(centre, factor * sides, config.input_size, intrinsics, angle)
+        told = {"angle": angle, "turn": eye.rotation, "scale": eye.scale}
+        return eye.homography, told | {"intrinsics": eye.intrinsics}
 
     def _box(self, points: Array, factor: float, moved: Array) -> Array:
         """The box around points (N, 2), its sides moved by the shares `moved` (4,), enlarged."""
@@ -300,17 +338,16 @@ class HopeProcessor:
         return pixels
 
     def _way_back(self, item: Item, view: View) -> dict[str, Any]:
-        width, intrinsics, affine = item.image.shape[1], item.intrinsics, view.affine
+        width, affine = item.image.shape[1], view.affine
         back = affine
         if item.mirrored:
-            intrinsics = mirror_intrinsics(intrinsics, width)
             back = crop.flip_affine(self.config.input_size) @ affine @ crop.flip_affine(width)
         return {
             "hand_box": view.hand_box,
             "object_box": view.object_box,
             "crop": back,
             "mirrored": item.mirrored,
-            "intrinsics": crop.turned_intrinsics(intrinsics, affine, view.angle),
+            "intrinsics": view.intrinsics,
         }
 
     def _object_targets(
@@ -319,7 +356,7 @@ class HopeProcessor:
         cells = self.config.mask_size
         points, mask, label = np.zeros((21, 2)), np.zeros((cells, cells), np.float32), -1
         if item.object_points is not None:
-            points = boxes.apply_affine(view.affine, item.object_points)
+            points = boxes.apply_map(view.affine, item.object_points)
             label = self.object_classes.get(name or "", -1)
             if sample.object_mask is not None:
                 mask = self._mask(sample.object_mask, item, view)

@@ -1,0 +1,281 @@
+"""HInt (Pavlakos et al., CVPR 2024): hands in photos from Hands23's New Days, from VISOR ("epick")
+and from Ego4D, with 2D joints and their occlusion.
+
+Folders such as `TEST_newdays_img` hold an image and a JSON file of the same stem for each hand; the
+stem ends in `_l` or `_r`. The images of Ego4D are not in the download: every user cuts them from
+clips of Ego4D. Where an image is missing, opening a split says which one and how to get it; `skip`
+with "missing_images", and the split `all`, leave such hands out (`all` with a warning).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handhold.data.coco import value
+from handhold.data.dataset import MISSING_IMAGES, DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.files import Files, checked, image_size, read_json
+from handhold.data.index import Columns, Index, Part, Problem, Scan, open_index, texts
+from handhold.data.photos import assumed_camera
+from handhold.errors import FileFormatError, HandholdError, InputError, MissingFileError
+from handhold.scene import Hand
+
+TOPS = ("TRAIN_*", "VAL_*", "TEST_*")
+# split -> (folder, hands by the number of files of the release)
+FOLDERS = {
+    "train-newdays": ("TRAIN_newdays_img", 9_666),
+    "train-epick": ("TRAIN_epick_img", 2_780),
+    "train-ego4d": ("TRAIN_ego4d_img", 11_652),
+    "val-newdays": ("VAL_newdays_img", 550),
+    "val-epick": ("VAL_epick_img", 625),
+    "val-ego4d": ("VAL_ego4d_img", 514),
+    "val-ego4d-seq": ("VAL_ego4d_seq", 2_320),
+    "test-newdays": ("TEST_newdays_img", 1_754),
+    "test-epick": ("TEST_epick_img", 1_906),
+    "test-ego4d": ("TEST_ego4d_img", 1_714),
+    "test-ego4d-seq": ("TEST_ego4d_seq", 6_953),
+}
+PARTS = {  # the sequences are not in these: the benchmark leaves them out
+    part: tuple(name for name in FOLDERS if name.startswith(part) and not name.endswith("-seq"))
+    for part in ("train", "val", "test")
+}
+SPLITS = (*PARTS, *FOLDERS, "all")
+ENDINGS = (".jpg", ".jpeg", ".png")
+SLICE = 500  # hands in one part of the scan
+FEW_WATCHED = 20_000  # up to so many files, every one's time is looked at
+
+
+def open_hint(
+    files: Files,
+    split: str,
+    *,
+    mano: str | Path | None = None,
+    skip: Iterable[str] = (),
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> HInt:
+    """One split: `test-newdays`, `test-epick` (VISOR), `test-ego4d`, the same of `train` and `val`,
+    the sequences `val-ego4d-seq`, `test-ego4d-seq`; `train`, `val`, `test`: the three folders of
+    single images together; `all`: every hand whose image is there.
+
+    Raises InputError for unknown splits; MissingFileError for a folder that is missing, and for an
+    image unless `skip` has "missing_images".
+    """
+    if split not in SPLITS:
+        raise InputError(unknown_split("hint", split, SPLITS))
+    index = open_index(files, _scan(files), cache=cache, workers=workers, progress=progress)
+    names = tuple(FOLDERS) if split == "all" else PARTS.get(split, (split,))
+    skip = frozenset(skip)
+    asked = split == "all" or MISSING_IMAGES in skip
+    absent = [FOLDERS[name][0] for name in names if not files.list(FOLDERS[name][0])]
+    if absent and not asked:
+        raise MissingFileError(f"{files.place(absent[0])}: no such folder; {split} needs it")
+    told = "" if MISSING_IMAGES in skip else "warning" if asked else "error"
+    rows = _rows(files, index, names, told)
+    return HInt("hint", split, files, index, rows, mano=mano, skip=skip)
+
+
+def _rows(files: Files, index: Index, names: tuple[str, ...], told: str) -> NDArray[np.int64]:
+    """The rows of the folders; told: what hands without an image cause (error, warning or "")."""
+    if not len(index):
+        return np.zeros(0, np.int64)
+    folders = list(FOLDERS)
+    chosen = np.isin(index.columns["folder"], [folders.index(name) for name in names])
+    lacking = np.flatnonzero(chosen & (index.columns["width"] == 0))
+    if len(lacking) and told:
+        row = int(lacking[0])
+        folder = FOLDERS[folders[index.columns["folder"][row]]][0]
+        stem = bytes(index.columns["stem"][row]).decode()
+        what = (
+            f"{files.place(f'{folder}/{stem}.jpg')}: there is no such image, nor "
+            f"{len(lacking) - 1} others of this split; {advice(folder, stem)}"
+        )
+        if told == "error":
+            raise MissingFileError(
+                f"{what}; or leave such hands out: the split `all`, or skip=('{MISSING_IMAGES}',)"
+            )
+        warnings.warn(f"{what}; these hands are left out", stacklevel=5)
+    return np.flatnonzero(chosen & (index.columns["width"] > 0))
+
+
+def advice(folder: str, stem: str) -> str:
+    """How to get the image of a stem."""
+    if "ego4d" not in folder:
+        return "it comes with HInt's own download"
+    clip, _, rest = stem.partition("_")
+    words = rest.split("_")
+    frame = next((int(word) for word in words[1:] if word.isdecimal()), None)
+    place = "the labelled frame" if frame is None else f"frame {frame}"
+    after = "" if frame is None else f" (file number {frame + 1} when decoded from 1 on)"
+    return f"cut {place}{after} from your own copy of Ego4D's clip {clip}"
+
+
+class HInt(IndexedSet):
+    """The hands of one split, each with its own image. Nothing is known about the camera; other
+    hands may be visible. Record.extra: `occlusion` (21,) as it is stored, 1 = occluded."""
+
+    def record(self, number: int) -> Record:
+        row = self.row(number)
+        folder = list(FOLDERS.values())[row["folder"]][0]
+        stem = bytes(row["stem"]).decode()
+        hand = Hand(
+            side="left" if row["left"] else "right",
+            box=np.array(row["box"], np.float32),
+            joints2d=np.array(row["joints"], np.float32),
+            joints2d_valid=np.ones(21, bool),
+            joints_visible=np.asarray(row["occlusion"] <= 0.5),
+        )
+        return Record(
+            key=f"{folder}/{stem}",
+            image=f"{folder}/{stem}{bytes(row['ending']).decode()}",
+            camera=assumed_camera(int(row["width"]), int(row["height"])),
+            hands=(hand,),
+            extra={"occlusion": np.array(row["occlusion"])},
+        )
+
+
+# ----------------------------------------------------------------------------------- reading
+
+
+def _contents(files: Files, folder: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Stems that have labels, in order, and the endings of the images of every stem."""
+    labels: list[str] = []
+    images: dict[str, list[str]] = {}
+    for name in files.list(folder):
+        path = PurePosixPath(name)
+        if name.startswith("."):
+            continue
+        if path.suffix == ".json":
+            labels.append(path.stem)
+        elif path.suffix.lower() in ENDINGS:
+            images.setdefault(path.stem, []).append(path.suffix)
+    return labels, images
+
+
+def _scan(files: Files) -> Scan:
+    parts: list[str] = []
+    watched: list[str] = []
+    for name, (folder, _) in FOLDERS.items():
+        listing = files.list(folder)
+        stems = len(_contents(files, folder)[0])
+        parts += [f"{name} {start}" for start in range(0, max(stems, len(listing) > 0), SLICE)]
+        watched += [f"{folder}/{file}" for file in listing]
+    if len(watched) > FEW_WATCHED:
+        watched = []
+    watched += [folder for folder, _ in FOLDERS.values()]
+    return Scan(name="hint", version=1, parts=tuple(parts), watched=tuple(watched), read=read_slice)
+
+
+def read_slice(files: Files, key: str) -> Part:
+    """Some hands of a folder. key: "<split> <first>"."""
+    name, _, first = key.rpartition(" ")
+    folder = FOLDERS[name][0]
+    stems, images = _contents(files, folder)
+    part = Part(columns={}, dropped={"no image": 0})
+    if int(first) == 0:
+        for stem in sorted(set(images) - set(stems)):
+            what = f"{files.place(f'{folder}/{stem}.json')}: there is no such file, but its image"
+            part.problems.append(Problem(file=f"{folder}/{stem}.json", what=what))
+    rows: list[dict[str, Any]] = []
+    for stem in stems[int(first) : int(first) + SLICE]:
+        file = f"{folder}/{stem}.json"
+        try:
+            row = _read_label(files, file, stem)
+            endings = images.get(stem, [])
+            if len(endings) > 1:
+                raise FileFormatError(
+                    f"{files.place(file)}: expected one image of this name, found those ending in "
+                    f"{', '.join(endings)}"
+                )
+            if endings:
+                file = f"{folder}/{stem}{endings[0]}"
+                size = image_size(files.read(file), file, files.place(file))
+                row |= {"width": size[0], "height": size[1], "ending": endings[0]}
+            else:
+                part.dropped["no image"] += 1
+        except HandholdError as error:
+            part.problems.append(Problem(file=file, what=str(error)))
+            continue
+        rows.append(row | {"folder": list(FOLDERS).index(name)})
+    part.columns = _columns(rows)
+    return part
+
+
+def _read_label(files: Files, name: str, stem: str) -> dict[str, Any]:
+    where = files.place(name)
+    side = stem.rpartition("_")[2]
+    if side not in ("l", "r"):
+        raise FileFormatError(f"{where}: expected a name that ends in _l or _r")
+    found = read_json(files.read(name), where)
+    if not isinstance(found, list) or len(found) != 1:
+        count = len(found) if isinstance(found, list) else type(found).__name__
+        raise FileFormatError(f"{where}: expected a list of one hand, found {count}")
+    occlusion = checked(value(found[0], "occlusion", where), (21,), f"{where}: occlusion")
+    if occlusion.min() < 0 or occlusion.max() > 1:
+        raise FileFormatError(f"{where}: occlusion: expected numbers from 0 to 1")
+    boxes = value(found[0], "bbox", where)
+    first = boxes[0] if isinstance(boxes, list) and boxes else boxes
+    box = checked(first, (4,), f"{where}: bbox[0]")
+    if box[2] <= box[0] or box[3] <= box[1]:
+        raise FileFormatError(f"{where}: bbox: expected x0 < x1 and y0 < y1, found {box.tolist()}")
+    return {
+        "stem": stem,
+        "left": side == "l",
+        "joints": checked(value(found[0], "keypoints", where), (21, 2), f"{where}: keypoints"),
+        "occlusion": occlusion,
+        "box": box,
+        "width": 0,
+        "height": 0,
+        "ending": "",
+    }
+
+
+_TYPES = {
+    "folder": "u1", "left": "?", "joints": "f4", "occlusion": "f4", "box": "f4", "width": "u4",
+    "height": "u4",
+}  # fmt: skip
+
+
+def _columns(rows: list[dict[str, Any]]) -> Columns:
+    columns = {name: np.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()}
+    return columns | {name: texts([row[name] for row in rows]) for name in ("stem", "ending")}
+
+
+def missing(files: Files) -> list[str]:
+    """What of the complete download is not there."""
+    told: list[str] = []
+    for folder, hands in FOLDERS.values():
+        stems, images = _contents(files, folder)
+        if not stems:
+            told.append(folder)
+            continue
+        if len(stems) < hands:
+            told.append(f"{hands - len(stems)} of {hands} hands of {folder}")
+        lacking = [stem for stem in stems if stem not in images]
+        if lacking:
+            told.append(
+                f"{len(lacking)} images of {folder}: {lacking[0]}.jpg: {advice(folder, lacking[0])}"
+            )
+    return told
+
+
+ENTRY = DatasetEntry(
+    title="HInt (Pavlakos et al., CVPR 2024)",
+    licence="the set's own terms; Ego4D's images need Ego4D's licence",
+    tops=TOPS,
+    splits=SPLITS,
+    train="train",
+    test="test",
+    open=open_hint,
+    published={
+        name: (hands, "number of files of the release") for name, (_, hands) in FOLDERS.items()
+    }
+    | {"train": (24_098, "HaMeR's sheet of training images")},
+    missing=missing,
+)

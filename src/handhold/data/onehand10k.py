@@ -1,0 +1,163 @@
+"""OneHand10K (Wang et al., TCSVT 2019) in MMPose's layout: one hand a photo, 2D joints, no sides.
+
+`annotations/onehand10k_{train,test}.json` and the images in `Train/source`, `Test/source`. The
+labels do not say whether a hand is a left or a right one, and 2D joints alone do not tell, so
+`Hand.side` is None: the detector learns place and size from such a hand but not its side, results
+do not count it in the side's accuracy, and networks that want a right hand refuse it by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handhold.data.coco import box, flag, keypoints, missing_images, read_coco
+from handhold.data.dataset import DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.files import Files
+from handhold.data.index import Columns, Part, Scan, open_index, texts
+from handhold.data.photos import assumed_camera
+from handhold.errors import InputError, MissingFileError
+from handhold.scene import Hand
+
+TOPS = ("annotations", "Train", "Test")
+PARTS = ("train", "test")
+SPLITS = (*PARTS, "all")
+IMAGES = {"train": 10_000, "test": 1_703}
+_SOURCE = "the number generally given for the set"
+
+
+def open_onehand10k(
+    files: Files,
+    split: str,
+    *,
+    mano: str | Path | None = None,
+    skip: Iterable[str] = (),
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> OneHand10K:
+    """One split: `train`, `test`, or `all`: what is there of both. Raises InputError for another
+    one, MissingFileError where its labels are missing; what reading raises."""
+    if split not in SPLITS:
+        raise InputError(unknown_split("onehand10k", split, SPLITS))
+    there = [part for part in PARTS if files.has(label_file(part))]
+    wanted = there if split == "all" else [split]
+    if not wanted or not set(wanted) <= set(there):
+        name = label_file(split if split in PARTS else "test")
+        raise MissingFileError(f"{files.place(name)}: not found; {split} needs it")
+    scan = Scan(
+        name="onehand10k",
+        version=1,
+        parts=tuple(there),
+        watched=tuple(x for part in PARTS for x in (label_file(part), image_folder(part))),
+        read=read_part,
+    )
+    index = open_index(files, scan, cache=cache, workers=workers, progress=progress)
+    keep = [PARTS.index(part) for part in wanted]
+    rows = np.flatnonzero(np.isin(index.columns["part"], keep)) if len(index) else np.zeros(0, int)
+    return OneHand10K("onehand10k", split, files, index, rows.astype(np.int64), skip=skip)
+
+
+class OneHand10K(IndexedSet):
+    """The hands of one split in the label file's order. Nothing is known about the camera."""
+
+    def image_name(self, number: int) -> str:
+        return bytes(self.index.columns["image"][self.rows[number]]).decode()
+
+    def record(self, number: int) -> Record:
+        row = self.row(number)
+        joints = np.array(row["joints"], np.float32)
+        valid = joints[:, 2] > 0
+        hand = Hand(
+            side=None,
+            box=np.array(row["box"], np.float32),
+            joints2d=np.where(valid[:, None], joints[:, :2], np.float32(0)),
+            joints2d_valid=valid,
+        )
+        return Record(
+            key=f"{PARTS[row['part']]}/{int(row['id'])}",
+            image=bytes(row["image"]).decode(),
+            camera=assumed_camera(int(row["width"]), int(row["height"])),
+            hands=(hand,),
+        )
+
+
+def label_file(part: str) -> str:
+    """Where the labels of a half lie in the tree."""
+    return f"annotations/onehand10k_{part}.json"
+
+
+def image_folder(part: str) -> str:
+    """The folder of a half's images."""
+    return f"{part.capitalize()}/source"
+
+
+def _hand(annotation: dict[str, Any], where: str) -> Any:
+    """(box, joints), or a text: why the hand does not count."""
+    if "iscrowd" in annotation and flag(annotation, "iscrowd", where):
+        return "crowd"
+    joints = keypoints(annotation, "keypoints", where)
+    if not (joints[:, 2] > 0).any():
+        return "no joint labelled"
+    return box(annotation, "bbox", where), joints
+
+
+def read_part(files: Files, part: str) -> Part:
+    """All hands of `train` or `test`."""
+    found = read_coco(files, label_file(part), _hand)
+    folder = image_folder(part)
+    there = set(files.list(folder))
+    dropped = {"crowd": 0, "no joint labelled": 0, "no image": 0}
+    rows: list[dict[str, Any]] = []
+    lacking: dict[str, None] = {}
+    for number, image, hand in found.labels:
+        file, width, height = found.images[image]
+        name = f"{folder}/{file.rpartition('/')[2]}"  # some label files name the folder, too
+        if isinstance(hand, str):
+            dropped[hand] += 1
+        elif name.rpartition("/")[2] not in there:
+            dropped["no image"] += 1
+            lacking[name] = None
+        else:
+            rows.append(
+                {
+                    "part": PARTS.index(part), "id": number, "box": hand[0], "joints": hand[1],
+                    "width": width, "height": height, "image": name,
+                }
+            )  # fmt: skip
+    problems = found.problems + missing_images(list(lacking), f"it belongs to the {part} images")
+    return Part(columns=_columns(rows), dropped=dropped, problems=problems)
+
+
+_TYPES = {"part": "u1", "id": "i8", "box": "f4", "joints": "f4", "width": "u4", "height": "u4"}
+
+
+def _columns(rows: list[dict[str, Any]]) -> Columns:
+    columns = {name: np.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()}
+    return columns | {"image": texts([row["image"] for row in rows])}
+
+
+def missing(files: Files) -> list[str]:
+    """What of the complete download is not there."""
+    told = [label_file(part) for part in PARTS if not files.has(label_file(part))]
+    for part, wanted in IMAGES.items():
+        count = sum(name.lower().endswith(".jpg") for name in files.list(image_folder(part)))
+        if count < wanted:
+            told.append(f"{wanted - count} of {wanted} images of {image_folder(part)}")
+    return told
+
+
+ENTRY = DatasetEntry(
+    title="OneHand10K (Wang et al., TCSVT 2019)",
+    licence="the set's own terms",
+    tops=TOPS,
+    splits=SPLITS,
+    train="train",
+    test="test",
+    open=open_onehand10k,
+    published={part: (count, _SOURCE) for part, count in IMAGES.items()},
+    missing=missing,
+)
