@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.data import freihand_miniature as mini
-from tests.data.miniature import known_hand, same
+from tests.data.miniature import known_hand, project, same
 
 from handhold.cli.main import main
 from handhold.errors import FileFormatError, InputError
@@ -19,6 +20,7 @@ from handhold.evaluation.submissions import (
     server,
     write_submission,
 )
+from handhold.scene import Camera, Hand, Scene
 
 HO3D, FREIHAND = SERVERS["ho3d-v2"], SERVERS["freihand"]
 HANDS = [known_hand("right", seed, (0.02, 0.03, 0.6 + 0.1 * seed)) for seed in range(3)]
@@ -135,16 +137,40 @@ def test_command_orders_given_predictions_by_key(
     assert "1 of 2 samples are missing, the first 'evaluation/00000000'" in capsys.readouterr().err
 
 
-def test_command_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_takes_the_best_right_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With an estimator whose answers are known; the second image shows nobody."""
+    asked = []
+
+    class Estimator:
+        def __init__(self, *_: object, **options: object) -> None:
+            assert options["device"] == "cpu"
+
+        def __call__(self, image: np.ndarray, **options: Any) -> Scene:
+            asked.append((int(image[0, 0, 0]), options["intrinsics"], options["boxes"]))
+            found = () if options["name"].endswith("1") else (("left", 0.9), ("right", 0.4))
+            hands = tuple(
+                Hand(side=side, score=score, joints=JOINTS[n], vertices=VERTICES[n])  # type: ignore[arg-type]
+                for n, (side, score) in enumerate(found)
+            )
+            camera = Camera(intrinsics=options["intrinsics"], width=224, height=224)
+            return Scene(
+                image="", camera=camera, model="", hands=hands, objects=(None,) * len(hands)
+            )
+
     monkeypatch.setenv("HANDHOLD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("handhold.inference.estimator.Estimator", Estimator)
     root = mini.write(tmp_path / "freihand")
     out = tmp_path / "pred.zip"
     assert main(["submit", "freihand", str(root), "--out", str(out), "--incomplete"]) == 1
     joints, vertices = read(out)
-    assert joints.shape == (2, 21, 3) and vertices.shape == (2, 778, 3)
-    for n in range(2):  # the given box and camera: a hand of a hand's size near where it is
-        truth = mini.hand("evaluation", n).joints
-        size = np.linalg.norm(joints[n, 9] - joints[n, 0])
-        assert 0.02 < size < 0.2
-        rays = [points.mean(0)[:2] / points.mean(0)[2] for points in (joints[n], truth)]
-        assert np.linalg.norm(rays[0] - rays[1]) < 0.1
+    same(joints, [JOINTS[1], np.zeros((21, 3))], 1e-6)
+    same(vertices, [VERTICES[1], np.zeros((778, 3))], 1e-6)
+    shown = capsys.readouterr().out
+    assert "1 of them not found" in shown and "1 of 2 hands are one point each" in shown
+    for n, (grey, intrinsics, boxes) in enumerate(asked):
+        assert grey == pytest.approx(40 + 5 * n, abs=2)
+        same(intrinsics, mini.matrix(n), 1e-6)
+        pixels = project(mini.hand("evaluation", n).joints, mini.camera(n))
+        same(boxes[0]["box"], [*pixels.min(0), *pixels.max(0)], 0.1)
