@@ -94,15 +94,26 @@ def iou(first: ArrayLike, second: ArrayLike) -> Array:
     return common / np.where(total > 0, total, 1)
 
 
-def transform(box: ArrayLike, affine: ArrayLike) -> Array:
-    """Return the axis-aligned box (..., 4) around the corners moved by `affine` (..., 3, 3)."""
-    return box_from_points(apply_affine(affine, corners(box)))
+def transform(box: ArrayLike, matrix: ArrayLike) -> Array:
+    """Return the axis-aligned box (..., 4) around the corners moved by `matrix` (..., 3, 3), an
+    affine map or a homography."""
+    return box_from_points(apply_map(matrix, corners(box)))
 
 
 def apply_affine(affine: ArrayLike, points: ArrayLike) -> Array:
     """Return points (..., N, 2) moved by `affine` (..., 3, 3) with last row 0, 0, 1."""
     points, affine = _float(points, 2, "points"), _float(affine, 3, "affine")
     return points @ np.swapaxes(affine[..., :2, :2], -1, -2) + affine[..., None, :2, 2]
+
+
+def apply_map(matrix: ArrayLike, points: ArrayLike) -> Array:
+    """Return points (..., N, 2) moved by `matrix` (..., 3, 3), an affine map or a homography."""
+    matrix = _float(matrix, 3, "matrix")
+    if not (matrix[..., 2, :] != (0, 0, 1)).any():
+        return apply_affine(matrix, points)
+    points = _float(points, 2, "points")
+    moved = points @ np.swapaxes(matrix[..., :, :2], -1, -2) + matrix[..., None, :, 2]
+    return moved[..., :2] / moved[..., 2:]
 
 
 def square(box: ArrayLike, factor: float = 1.0) -> Array:

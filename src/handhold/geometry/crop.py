@@ -115,18 +115,24 @@ def warp(
 ) -> NDArray[Any]:
     """Return the crop (h, w[, C]) of `image` (H, W[, C]) under `affine` (3, 3); black outside.
 
-    size: side, or (width, height). "bilinear" maps pixel centres to pixel centres and averages
-    the photo first where the crop has less than half its resolution; mirror images are allowed.
-    "nearest" is Pillow's rule (pixel corners, 16.16 fixed point), which the official HOPE loaders
-    use, bit for bit.
+    affine: for "bilinear" also a homography. size: side, or (width, height). "bilinear" maps pixel
+    centres to pixel centres and averages the photo first where the crop has less than half its
+    resolution; mirror images are allowed. "nearest" is Pillow's rule (pixel corners, 16.16 fixed
+    point), which the official HOPE loaders use, bit for bit. Raises InputError for "nearest" with a
+    homography.
     """
     width, height = (size, size) if isinstance(size, int) else size
     matrix = np.asarray(affine, np.float64)
+    projective = bool((matrix[2] != (0, 0, 1)).any())
     if interpolation == "nearest":
+        if projective:
+            raise InputError("warp: expected an affine map for nearest, found a homography")
         return _warp_pillow(image, matrix, width, height)
     import cv2
 
     image, matrix = _shrink(image, matrix, width, height)
+    if projective:
+        return cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
     return cv2.warpAffine(image, matrix[:2], (width, height), flags=cv2.INTER_LINEAR)
 
 
@@ -148,7 +154,11 @@ def _shrink(
     """Cut out what the crop shows and average k x k pixels where the map shrinks by k >= 2."""
     import cv2
 
-    factor = int(1 / max(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))), 1e-9))
+    area = abs(np.linalg.det(matrix[:2, :2]))
+    if (matrix[2] != (0, 0, 1)).any():  # of a homography, in the crop's middle
+        there = boxes.apply_map(np.linalg.inv(matrix), np.array([[width / 2, height / 2]]))[0]
+        area = abs(np.linalg.det(matrix) / (matrix[2] @ (*there, 1.0)) ** 3)
+    factor = int(1 / max(np.sqrt(area), 1e-9))
     if factor < 2:
         return image, matrix
     seen = boxes.transform([0, 0, width - 1, height - 1], np.linalg.inv(matrix))

@@ -24,7 +24,8 @@ class Augmentation:
 
     # -- geometry: the crop moves, labels and camera follow
     centre_jitter: float = 0.1  # uniform, +- this share of the crop's side, per axis
-    scale_sigma: float = 0.2  # side *= clip(1 + sigma N(0, 1), 1 - sigma, 1 + sigma)
+    scale_sigma: float = 0.2  # normal: side *= clip(1 + sigma N(0, 1), 1 - sigma, 1 + sigma)
+    scale: Literal["normal", "uniform"] = "normal"  # uniform: side *= 1 + sigma U(-1, 1)
     rotation: Literal["none", "normal", "uniform"] = "normal"
     rotation_deg: float = 30.0  # normal: sigma, clipped at two sigma; uniform: +- this
     rotation_chance: float = 0.6
@@ -65,6 +66,8 @@ class Augmentation:
             raise InputError("Augmentation: scale_sigma must be below 1, hue at most 0.5")
         if self.rotation not in ("none", "normal", "uniform"):
             raise InputError(f"Augmentation.rotation: none, normal or uniform: {self.rotation!r}")
+        if self.scale not in ("normal", "uniform"):
+            raise InputError(f"Augmentation.scale: normal or uniform: {self.scale!r}")
 
     @classmethod
     def dexycb(cls) -> Augmentation:
@@ -126,6 +129,8 @@ class Augmentation:
     def draw_scale(self, rng: np.random.Generator) -> float:
         """Return the factor of the crop's side."""
         sigma = self.scale_sigma
+        if self.scale == "uniform":
+            return float(1 + sigma * rng.uniform(-1, 1))
         return float(np.clip(1 + sigma * rng.standard_normal(), 1 - sigma, 1 + sigma))
 
 

@@ -31,6 +31,9 @@ class HopeProcessorConfig:
     # moved inside before the rest is cut off (HandOccNet, H2ONet, HandBooster)
     clip_rule: Literal["cut", "slide"] = "cut"
     interpolation: Literal["nearest", "bilinear"] = "nearest"  # official: nearest neighbour
+    # affine: the crop is cut out of the photo; virtual: a camera that looks at the box sees it, and
+    # 3D points turn with that camera (SimpleHand; the hand alone, not clipped)
+    camera: Literal["affine", "virtual"] = "affine"
     augmentation: Augmentation = field(default_factory=Augmentation.dexycb)
     mask_size: int = 32  # R of the object's mask
     paired: bool = False  # fill paired_image and is_filtered (UniHOPE's training pairs)
@@ -52,6 +55,7 @@ class HopeProcessorConfig:
             "crop_rule": ("label", "boxes", "hand"),
             "clip_rule": ("cut", "slide"),
             "interpolation": ("nearest", "bilinear"),
+            "camera": ("affine", "virtual"),
             "pnp": ("official", "sound"),
             "objects": ("grasped", "all", "none"),
         }
@@ -61,6 +65,15 @@ class HopeProcessorConfig:
                     f"HopeProcessorConfig.{name}: expected one of {allowed}, "
                     f"found {getattr(self, name)!r}"
                 )
+
+        if self.camera == "virtual" and (
+            self.interpolation != "bilinear" or self.crop_rule != "hand" or self.clip_to_image
+        ):
+            raise InputError(
+                "HopeProcessorConfig.camera: virtual needs interpolation bilinear, crop_rule hand "
+                f"and clip_to_image False, found {self.interpolation}, {self.crop_rule}, "
+                f"{self.clip_to_image}"
+            )
 
     def fitted(self, config: Any) -> Self:
         """The same for what a network's configuration says: its input size."""

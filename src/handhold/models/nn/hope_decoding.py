@@ -15,7 +15,7 @@ from torch import Tensor
 
 from handhold.errors import InputError
 from handhold.geometry import boxes, crop
-from handhold.geometry.camera import project, solve_translation
+from handhold.geometry.camera import mirror_intrinsics, project, solve_translation
 from handhold.geometry.pnp import PoseEstimate, select_points, solve_pose
 from handhold.models.nn.hand_parameters import HandParameters
 from handhold.scene import Batch, Camera, Hand, Prediction, RigidObject
@@ -68,7 +68,15 @@ def decode(
     maps = _numpy(batch.crop)
     mirrored = batch.mirrored.detach().cpu().numpy()
     back = [_way_back(maps[i], bool(mirrored[i]), size) for i in range(count)]
-    turns = [turn_of(maps[i], bool(mirrored[i])) for i in range(count)]
+    inside = None if batch.intrinsics is None else _numpy(batch.intrinsics)
+    turns: list[Array] = []
+    for i in range(count):
+        if (maps[i][2] == (0, 0, 1)).all():
+            turns.append(turn_of(maps[i], bool(mirrored[i])))
+        elif inside is None:
+            raise InputError("decode: crops of a virtual camera need batch.intrinsics")
+        else:
+            turns.append(virtual_turn(maps[i], bool(mirrored[i]), size, inside[i], cameras[i]))
     sides = np.where(mirrored[:, None], _FLIP, 1.0)  # (B, 3)
 
     def upright(points: Array) -> Array:
@@ -80,7 +88,7 @@ def decode(
     own_joints = _numpy(prediction.joints)
     joints = upright(own_joints)
     vertices = None if prediction.vertices is None else upright(_numpy(prediction.vertices))
-    joints2d = np.stack([boxes.apply_affine(back[i], flat[i]) for i in range(count)])
+    joints2d = np.stack([boxes.apply_map(back[i], flat[i]) for i in range(count)])
     translation = solve_translation(
         torch.from_numpy(joints),
         torch.from_numpy(joints2d),
@@ -132,6 +140,17 @@ def turn_of(affine: Array, mirrored: bool) -> Array:
     return crop.turn(-angle if mirrored else angle)
 
 
+def virtual_turn(
+    homography: Array, mirrored: bool, size: int, inside: Array, camera: Camera
+) -> Array:
+    """The same for a crop of a virtual camera with intrinsics `inside` (3, 3)."""
+    intrinsics = np.asarray(camera.intrinsics, np.float64)
+    if mirrored:
+        homography = crop.flip_affine(size) @ homography @ crop.flip_affine(camera.width)
+        intrinsics = mirror_intrinsics(intrinsics, camera.width)
+    return matrix(axis_angle(np.linalg.inv(inside) @ homography @ intrinsics))
+
+
 def _pose(rotations: Array, turn: Array, mirrored: bool) -> Array:
     turned = np.concatenate([(turn.T @ rotations[0])[None], rotations[1:]])
     pose = np.stack([axis_angle(rotation) for rotation in turned])
@@ -174,7 +193,7 @@ def _object(
     )
     depth = None if hand.joints is None else float(hand.joints[:, 2].mean())
     found: PoseEstimate = solve_pose(
-        boxes.apply_affine(back, pixels),
+        boxes.apply_map(back, pixels),
         points[index],
         camera.intrinsics,
         weights=confidence,

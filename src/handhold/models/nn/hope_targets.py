@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from handhold.errors import InputError
-from handhold.geometry import boxes, crop
+from handhold.geometry import boxes
 from handhold.geometry.camera import project
 from handhold.models.nn import hope_decoding
 from handhold.scene import Batch, Hand
@@ -35,10 +35,15 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Where the crop lies: `affine` from working to crop pixels, `angle` in radians."""
+    """Where the crop lies: `affine` from working to crop pixels (of a virtual camera: a
+    homography), `angle` in radians in the image plane. turn (3, 3): how 3D points turn. intrinsics
+    (3, 3): of the crop.
+    """
 
     affine: Array
     angle: float
+    turn: Array
+    intrinsics: Array
     scale: float
     hand_box: Array
     object_box: Array
@@ -88,17 +93,17 @@ def hand_targets(
 ) -> dict[str, Any]:
     pose, betas, root = np.zeros((16, 3)), np.zeros(10), np.zeros(3)
     known = hand.pose is not None and hand.betas is not None
-    turn = crop.turn(view.angle)
+    turn = view.turn
     if hand.pose is not None and hand.betas is not None:
         pose = np.array(hand.pose, np.float64)
         if mirrored:
             pose[:, 1:] *= -1
-        if view.angle != 0.0:
+        if not np.array_equal(turn, np.eye(3)):
             pose[0] = hope_decoding.axis_angle(turn @ hope_decoding.matrix(pose[0]))
         betas = hand.betas
     if hand.joints is not None:
         root = turn @ (hand.joints[0] * (-1.0, 1.0, 1.0) if mirrored else hand.joints[0])
-    moved = boxes.apply_affine(view.affine, mirror(joints2d, width, mirrored))
+    moved = boxes.apply_map(view.affine, mirror(joints2d, width, mirrored))
     return {
         "pose": pose,
         "betas": betas,
@@ -119,7 +124,7 @@ def mask_at(
 
     affine: from working to crop pixels."""
     height, width = mask.shape
-    where = boxes.apply_affine(np.linalg.inv(affine), pixels.reshape(-1, 2))
+    where = boxes.apply_map(np.linalg.inv(affine), pixels.reshape(-1, 2))
     columns, rows = np.rint(mirror(where, width, mirrored)).astype(np.int64).T
     inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height)
     found = mask[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]

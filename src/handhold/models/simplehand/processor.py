@@ -15,15 +15,16 @@ def unihope() -> HopeProcessorConfig:
 
 
 def original() -> HopeProcessorConfig:
-    """The authors' repository: the hand alone, its box times 1.25, 224 pixels, any rotation.
+    """The authors' repository: a virtual camera that looks at the hand, its box times 1.25 (in
+    training 1 to 1.5), 224 pixels, any rotation.
 
-    Theirs is a perspective crop by a virtual camera that looks at the hand; ours is affine, nearly
-    the same for hands that are small against their distance. In training their box grows by 1 to
-    1.5, here by 1.25 +- 0.25 (clipped normal).
+    Their colours change by a brightness of -0.4 to 0.1 and a contrast of +-0.2; the brightness here
+    is a factor of 1 +- 0.25.
     """
     augmentation = Augmentation(
-        centre_jitter=0.08,
+        centre_jitter=0.1,
         scale_sigma=0.2,
+        scale="uniform",
         rotation="uniform",
         rotation_deg=180.0,
         rotation_chance=1.0,
@@ -35,7 +36,10 @@ def original() -> HopeProcessorConfig:
         channel_gain=0.4,
     )
     return dataclasses.replace(
-        HopeProcessorConfig.deployable_hand(224), crop_factor=1.25, augmentation=augmentation
+        HopeProcessorConfig.deployable_hand(224),
+        crop_factor=1.25,
+        camera="virtual",
+        augmentation=augmentation,
     )
 
 
