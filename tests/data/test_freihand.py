@@ -193,6 +193,9 @@ def test_archives(root: Path, tmp_path: Path, cache: Path) -> None:
     [
         ("xyz", [[0.0, 0.0, float("nan")]] * 21, "holds NaN"),
         ("xyz", [[0.0, 0.0, 0.5]] * 20, "expected 21x3 numbers"),
+        ("xyz", [[0, 0, 10**400]] * 21, "expected numbers"),
+        ("xyz", [[0, 0], [0, 0, 1]], "expected numbers"),
+        ("xyz", [[0, 0, 1e30]] * 21, "numbers above 1e9"),
         ("xyz", [[0.0, 0.0, -0.5]] * 21, "z > 0"),
         ("K", [[0, 0, 112], [0, 480, 112], [0, 0, 1]], "expected [[fx, 0, cx]"),
         ("mano", [[0.0] * 60], "expected 1x61 numbers"),

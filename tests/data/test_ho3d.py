@@ -16,7 +16,9 @@ import torch
 from tests.data import ho3d_miniature as mini
 from tests.data.miniature import flat, project, same, write_image
 
-from handhold.data.ho3d import HO3D, missing
+from handhold.data.files import Files
+from handhold.data.ho3d import HO3D, TOPS, missing
+from handhold.data.ho3d_files import read_sequence
 from handhold.data.registry import open_dataset
 from handhold.errors import FileFormatError, InputError, MissingFileError
 
@@ -354,6 +356,22 @@ def test_damaged_files(copy: Path, tmp_path: Path) -> None:
     write_image(image, flat(0, 320, 240))
     with pytest.raises(FileFormatError, match=r"0001\.png: expected 640x480 pixels, found 320x240"):
         found[0]
+
+
+def test_changed_bytes_never_escape(copy: Path) -> None:
+    """Whatever single bytes become, a frame is read or refused by an error of our own."""
+    files = Files(copy, TOPS)
+    draw = np.random.default_rng(0)
+    path = copy / "train/MC1/meta/0001.pkl"
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for place in draw.integers(0, len(data), 3):
+            data[place] = draw.integers(0, 256)
+        path.write_bytes(data)
+        refused += bool(read_sequence(files, "train/MC1").problems)
+    assert 100 < refused < 300
 
 
 def test_damaged_list(copy: Path, tmp_path: Path) -> None:

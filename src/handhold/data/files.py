@@ -29,6 +29,7 @@ ARCHIVES = (".zip", ".tar")
 SQUEEZED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 DEEPEST = 3  # folders between the given place and the data set's own tree, at most
 LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
+LARGEST = 1e9  # pixels or metres that a label may hold; larger ones are damage
 END_BYTES = 64  # of an image hold its ending
 ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
@@ -304,6 +305,7 @@ def checked(
     if not fits:
         wanted = "x".join("any" if n is None else str(n) for n in shape)
         raise FileFormatError(f"{where}: expected {wanted} numbers, found shape {array.shape}")
-    if finite and not np.isfinite(array).all():
-        raise FileFormatError(f"{where}: holds NaN or infinite numbers, expected finite ones")
+    if finite and not (np.abs(array) <= LARGEST).all():
+        what = "numbers above 1e9" if np.isfinite(array).all() else "NaN or infinite numbers"
+        raise FileFormatError(f"{where}: holds {what}, expected finite ones of sensible size")
     return array

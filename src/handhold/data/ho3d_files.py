@@ -142,9 +142,10 @@ def _field(found: dict[str, Any], name: str, where: str) -> Any:
 
 def _vector(value: Any, size: int, where: str) -> NDArray[np.float64]:
     """`size` numbers, also as one column or row."""
-    shape = np.shape(value)
-    flat = np.reshape(value, -1) if shape in ((size, 1), (1, size)) else value
-    return checked(flat, (size,), where)
+    given = np.asarray(value) if isinstance(value, np.ndarray) else None
+    if given is not None and given.shape in ((size, 1), (1, size)):
+        value = given.reshape(size)
+    return checked(value, (size,), where)
 
 
 def _object_pose(found: dict[str, Any], where: str) -> NDArray[np.float64]:
