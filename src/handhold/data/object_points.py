@@ -59,17 +59,24 @@ class ObjectPoints:
         if chosen is None:
             return None
         where = self.files.place(chosen)
-        try:
-            if chosen == xyz:
-                points = np.loadtxt(io.BytesIO(self.files.read(xyz)), np.float64, ndmin=2)
-            else:
-                lines = self.files.read(obj).decode("utf-8", "replace").splitlines()
-                rows = [line.split()[1:4] for line in lines if line.startswith("v ")]
-                points = np.array(rows, np.float64).reshape(-1, 3)
-        except ValueError as error:
-            raise FileFormatError(f"{where}: expected rows of x y z: {error}") from error
-        if points.ndim != 2 or points.shape[1] < 3 or not len(points):
-            raise FileFormatError(f"{where}: expected rows of x y z, found {points.shape}")
-        if not np.isfinite(points).all():
-            raise FileFormatError(f"{where}: holds NaN or infinite numbers")
-        return points[:, :3]
+        return read_points(self.files.read(chosen), where, obj=chosen == obj)
+
+
+def read_points(data: bytes, where: str, *, obj: bool) -> FloatArray:
+    """Points (P, 3) of a file's bytes: the vertices of an OBJ file, or rows of x y z.
+
+    Raises FileFormatError for a file without points."""
+    try:
+        if obj:
+            lines = data.decode("utf-8", "replace").splitlines()
+            rows = [line.split()[1:4] for line in lines if line.startswith("v ")]
+            points = np.array(rows, np.float64).reshape(-1, 3)
+        else:
+            points = np.loadtxt(io.BytesIO(data), np.float64, ndmin=2)
+    except ValueError as error:
+        raise FileFormatError(f"{where}: expected rows of x y z: {error}") from error
+    if points.ndim != 2 or points.shape[1] < 3 or not len(points):
+        raise FileFormatError(f"{where}: expected rows of x y z, found {points.shape}")
+    if not np.isfinite(points).all():
+        raise FileFormatError(f"{where}: holds NaN or infinite numbers")
+    return points[:, :3]

@@ -1,0 +1,244 @@
+"""MOW (Cao et al., ICCV 2021): 512 photos of the web with a right hand, the object it manipulates,
+and both in 3D.
+
+`poses.json`, a list with one entry a photo; `images/<image_id>.jpg`, and `models/<image_id>.obj`
+for the objects' extent. The hand is MANO's with the mean shape, posed by `hand_pose` (mean not in
+it) and `trans`, then moved as x' = hand_s (hand_R x) + hand_t. Without MANO's own files the free
+hand takes its place, which a warning says: its surface lies millimetres off. There are no splits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handhold.data.coco import missing_images, value
+from handhold.data.dataset import DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.files import Files, checked, image_size, plain_name, read_json
+from handhold.data.index import Part, Problem, Scan, open_index, texts
+from handhold.data.object_points import read_points
+from handhold.errors import FileFormatError, HandholdError, InputError
+from handhold.geometry.boxes import box_from_points
+from handhold.hand.convention import change_frame, mean_to_flat
+from handhold.objects.control_points import control_points
+from handhold.scene import Camera, Hand, RigidObject
+
+TOPS = ("poses.json", "images", "models")
+LABELS = "poses.json"
+ENTRIES = 512
+ENDINGS = (".jpg", ".jpeg", ".png", "")
+# field of an entry -> numbers in it
+NUMBERS = {
+    "hand_pose": 48, "trans": 3, "hand_s": 1, "hand_R": 9, "hand_t": 3, "R": 9, "t": 3, "s": 1,
+}  # fmt: skip
+
+
+def open_mow(
+    files: Files,
+    split: str,
+    *,
+    mano: str | Path | None = None,
+    skip: Iterable[str] = (),
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Mow:
+    """All of it (`all`), in the label file's order. Raises InputError for another split; what
+    reading raises."""
+    if split != "all":
+        raise InputError(unknown_split("mow", split, ("all",)))
+    images = [f"images/{name}" for name in files.list("images")]
+    scan = Scan(
+        name="mow", version=1, parts=("all",), watched=(LABELS, "images", *images), read=read_all
+    )
+    index = open_index(files, scan, cache=cache, workers=workers, progress=progress)
+    rows = np.arange(len(index), dtype=np.int64)
+    return Mow("mow", split, files, index, rows, mano=mano, skip=skip)
+
+
+class Mow(IndexedSet):
+    """The photos. Metres as far as the labels go: hand and object are placed to each other, their
+    distance from the camera is the one that fits the assumed focal length.
+
+    Hand.pose is turned with the hand; Hand.translation is None where hand_s is not 1, as no
+    translation then gives the labelled vertices. The object's own frame is its mesh centred on the
+    mean of its vertices, y negated, scaled by `s`; its control points are known where the mesh is
+    there. Record.extra: `hand_scale`, `object_scale`, `object_url`.
+    """
+
+    def image_name(self, number: int) -> str:
+        return bytes(self.index.columns["image"][self.rows[number]]).decode()
+
+    def record(self, number: int) -> Record:
+        row = self.row(number)
+        width, height = int(row["width"]), int(row["height"])
+        longer = float(max(width, height))
+        view = Camera(
+            intrinsics=np.array([[longer, 0, longer / 2], [0, longer, longer / 2], [0, 0, 1]]),
+            width=width,
+            height=height,
+            source="dataset",
+        )
+        key = bytes(row["key"]).decode()
+        return Record(
+            key=key,
+            image=self.image_name(number),
+            camera=view,
+            hands=(self._hand(row, view),),
+            object=self._object(row, view, key),
+            extra={
+                "hand_scale": float(row["hand_s"][0]),
+                "object_scale": float(row["s"][0]),
+                "object_url": bytes(row["url"]).decode(),
+            },
+        )
+
+    def _hand(self, row: dict[str, Any], view: Camera) -> Hand:
+        model = self.hand_model("right")
+        if model.is_free and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "mow: the labels are parameters of MANO; the free hand poses them, its joints and "
+                "vertices lie millimetres off; give MANO's own files (--mano FOLDER)",
+                stacklevel=3,
+            )
+        pose = mean_to_flat(
+            np.array(row["hand_pose"], np.float64).reshape(16, 3),
+            model.hands_mean.double().numpy(),
+        )
+        moved, shift = (np.array(row[name], np.float64) for name in ("trans", "hand_t"))
+        turn, scale = np.array(row["hand_R"], np.float64).reshape(3, 3), float(row["hand_s"][0])
+        with torch.no_grad():
+            posed = model(torch.from_numpy(pose), None, torch.from_numpy(moved))
+        vertices, joints = (
+            scale * points.double().numpy() @ turn.T + shift
+            for points in (posed.vertices, posed.joints)
+        )
+        root = model.rest_joints()[0].double().numpy()
+        pose, translation = change_frame(pose, moved, root, turn, shift)
+        joints2d = view.project(joints) if joints[:, 2].min() > 1e-3 else None
+        return Hand(
+            side="right",
+            box=None if joints2d is None else box_from_points(joints2d),
+            joints2d=joints2d,
+            joints2d_valid=None if joints2d is None else np.ones(21, bool),
+            joints=joints,
+            vertices=vertices,
+            pose=pose,
+            betas=np.zeros(10),
+            translation=translation if abs(scale - 1) < 1e-6 else None,
+        )
+
+    def _object(self, row: dict[str, Any], view: Camera, key: str) -> RigidObject:
+        rotation, translation = row["R"].reshape(3, 3).astype(np.float64), row["t"].astype(float)
+        mesh = f"models/{key}.obj"
+        points: NDArray[Any] | None = None
+        box: NDArray[Any] | None = None
+        if self.files.has(mesh):
+            vertices = read_points(self.files.read(mesh), self.files.place(mesh), obj=True)
+            own = float(row["s"][0]) * (vertices - vertices.mean(0)) * (1.0, -1.0, 1.0)
+            points = control_points(own)
+            placed = points @ rotation.T + translation
+            box = box_from_points(view.project(placed)) if placed[:, 2].min() > 1e-3 else None
+        return RigidObject(
+            name=bytes(row["object"]).decode() or None,
+            rotation=rotation,
+            translation=translation,
+            box=box,
+            control_points=points,
+        )
+
+
+# ----------------------------------------------------------------------------------- reading
+
+
+def read_all(files: Files, _: str) -> Part:
+    """The whole label file."""
+    place = files.place(LABELS)
+    entries = read_json(files.read(LABELS), place)
+    if not isinstance(entries, list):
+        raise FileFormatError(f"{place}: expected a list, found {type(entries).__name__}")
+    part = Part(columns={}, dropped={"no image": 0})
+    ids = Counter(repr(entry.get("image_id")) for entry in entries if isinstance(entry, dict))
+    there = set(files.list("images"))
+    rows: list[dict[str, Any]] = []
+    lacking: list[str] = []
+    for number, entry in enumerate(entries):
+        file = LABELS
+        try:
+            row = _read_entry(entry, f"{place}[{number}]")
+            if ids[repr(row["key"])] > 1:
+                raise FileFormatError(f"{place}[{number}].image_id: {row['key']} occurs twice")
+            names = [row["key"] + ending for ending in ENDINGS if row["key"] + ending in there]
+            if not names:
+                lacking.append(f"images/{row['key']}.jpg")
+                continue
+            file = f"images/{names[0]}"
+            size = image_size(files.read(file), file, files.place(file))
+        except HandholdError as error:
+            part.problems.append(Problem(file=file, what=str(error)))
+            continue
+        rows.append(row | {"image": file, "width": size[0], "height": size[1]})
+    part.dropped["no image"] = len(lacking)
+    part.problems += missing_images(lacking, "it belongs to MOW's images")
+    columns = {name: np.array([row[name] for row in rows], "f8") for name in NUMBERS}
+    columns |= {name: np.array([row[name] for row in rows], "u4") for name in ("width", "height")}
+    names = ("key", "object", "url", "image")
+    part.columns = columns | {name: texts([row[name] for row in rows]) for name in names}
+    return part
+
+
+def _read_entry(entry: Any, where: str) -> dict[str, Any]:
+    key = plain_name(value(entry, "image_id", where), f"{where}.image_id")
+    where = f"{where} ({key})"
+    row: dict[str, Any] = {"key": key}
+    for name, count in NUMBERS.items():
+        found = value(entry, name, where)
+        try:
+            flat = np.asarray(found, np.float64).reshape(-1)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise FileFormatError(f"{where}.{name}: expected numbers: {error}") from error
+        row[name] = checked(flat, (count,), f"{where}.{name}")
+    for name in ("hand_s", "s"):
+        if row[name][0] <= 0:
+            raise FileFormatError(f"{where}.{name}: expected a positive scale: {row[name][0]}")
+    for name in ("hand_R", "R"):
+        turn = row[name].reshape(3, 3)
+        if np.abs(turn @ turn.T - np.eye(3)).max() > 0.01 or np.linalg.det(turn) < 0:
+            raise FileFormatError(f"{where}.{name}: expected a rotation, found {turn.tolist()}")
+    for name, field in (("object", "obj_name"), ("url", "obj_url")):
+        row[name] = entry.get(field) or ""
+        if not isinstance(row[name], str):
+            raise FileFormatError(f"{where}.{field}: expected a text, found {row[name]!r:.60}")
+    return row
+
+
+def missing(files: Files) -> list[str]:
+    """What of the complete download is not there."""
+    told = [] if files.has(LABELS) else [LABELS]
+    images = len(files.list("images"))
+    if images < ENTRIES:
+        told.append(f"{ENTRIES - images} of {ENTRIES} images")
+    if not any(name.endswith(".obj") for name in files.list("models")):
+        told.append("models (the objects' meshes; their boxes are then not known)")
+    return told
+
+
+ENTRY = DatasetEntry(
+    title="MOW (Cao et al., ICCV 2021)",
+    licence="the set's own terms",
+    tops=TOPS,
+    splits=("all",),
+    train="all",
+    test="all",
+    open=open_mow,
+    published={"all": (ENTRIES, "entries of the published poses.json")},
+    missing=missing,
+)
