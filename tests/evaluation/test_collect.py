@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from handhold.errors import InputError
 from handhold.evaluation import summary
-from handhold.evaluation.collect import collect, tight_box
+from handhold.evaluation.collect import collect, labelled_box, tight_box
 from handhold.evaluation.protocols import PROTOCOLS, protocol
 from handhold.evaluation.report import as_text, build_report, write_report
 from handhold.scene import Camera, Hand, RigidObject, Sample, Scene
@@ -140,3 +140,32 @@ def test_the_report_names_its_protocol_first(rng: np.random.Generator, tmp_path:
 def test_unknown_protocols_are_named() -> None:
     with pytest.raises(InputError, match="deployable"):
         protocol("fair")
+
+
+def test_hint_counts_visible_and_hidden_joints_by_the_annotated_box() -> None:
+    """By hand: joints 1.5 px off under a box of 16 px are hits at 10 % (1.6 px), not at 5 %; one
+    hidden joint of the second hand is far off, the third hand is missed."""
+    points = np.stack([20 + 2.0 * (np.arange(21) % 5), 10 + 3.0 * (np.arange(21) // 5)], -1)
+    hidden = np.isin(np.arange(21), (4, 8, 12))
+    truth = Hand(
+        side="left",
+        box=np.array([18.0, 8, 30, 24]),
+        joints2d=points,
+        joints2d_valid=np.ones(21, bool),
+        joints_visible=~hidden,
+    )
+    shifted = points + (1.5, 0)
+    far = shifted.copy()
+    far[8] += 50
+    scenes = iter(
+        [_scene(replace(truth, joints2d=shifted)), _scene(replace(truth, joints2d=far)), _scene()]
+    )
+    chosen = protocol("hint/hamer")
+    run = collect([_sample(truth)] * 3, lambda _: next(scenes), true_box=labelled_box)
+    report = build_report(run, title="", protocol=chosen, meshes={})
+    seen = {name: report.sections[f"joints: {name}"] for name in ("all", "visible", "occluded")}
+    assert [seen[name]["joints"] for name in seen] == [63, 54, 9]
+    assert [seen[name]["pck@0.05"] for name in seen] == [0, 0, 0]
+    assert seen["all"]["pck@0.1"] == pytest.approx((20 * 2 / 3 + 1 / 3) / 21)
+    assert seen["visible"]["pck@0.1"] == pytest.approx(2 / 3)
+    assert seen["occluded"]["pck@0.1"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3) / 3)

@@ -165,6 +165,7 @@ def export(
     out: Path,
     split: str | None = None,
     mano: Path | None = None,
+    skip_missing: bool = False,
     workers: int | None = None,
 ) -> None:
     """Write the labels of a split in the canonical convention to one .npz file.
@@ -187,25 +188,42 @@ def export(
         split: Split to write (default: the one to train on); `all` takes everything.
         mano: Folder with the official MANO files, whose parameters the labels are. Without it the
             free hand poses them where it can; vertices, pose and shape of others are NaN.
+        skip_missing: Leave out hands whose image is missing (HInt's from Ego4D), which stop it
+            otherwise.
         workers: Processes for the index, where it has to be made.
     """
     from handhold.data.export import export_labels
     from handhold.data.sources import progress_bar
 
-    samples = _open(name, root, split, mano=mano, workers=workers)
+    samples = _open(name, root, split, mano=mano, workers=workers, lenient=skip_missing)
     with progress_bar(f"labels of {name}/{samples.split}") as progress:
         rows = export_labels(samples, out, progress=progress)
     print(f"{rows:,} hands of {name}/{samples.split} in {out}")
 
 
 def _open(
-    name: str, root: Path, split: str | None, *, mano: Path | None, workers: int | None
+    name: str,
+    root: Path,
+    split: str | None,
+    *,
+    mano: Path | None,
+    workers: int | None,
+    lenient: bool = True,
 ) -> IndexedSet:
+    from handhold.data.dataset import MISSING_IMAGES
     from handhold.data.registry import open_dataset
     from handhold.data.sources import progress_bar
 
     with progress_bar(f"index of {name}") as progress:
-        return open_dataset(name, root, split, mano=mano, workers=workers, progress=progress)
+        return open_dataset(
+            name,
+            root,
+            split,
+            mano=mano,
+            skip=(MISSING_IMAGES,) if lenient else (),
+            workers=workers,
+            progress=progress,
+        )
 
 
 COMMANDS = {"check": check, "index": index, "view": view, "export": export}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from handhold.evaluation.collect import Predict
     from handhold.evaluation.protocols import Protocol
     from handhold.inference.estimator import Estimator
-    from handhold.scene import Camera, FloatArray, Sample
+    from handhold.scene import Camera, FloatArray, Hand, Sample
 
 HELD_OUT_SERIES = 1_000_003
 COUNT = 500
@@ -52,7 +52,8 @@ def evaluate(
             it stop the evaluation, `NAME/SPLIT?skip-damaged:FOLDER` goes on without them.
         protocol: A wrong name is answered with those there are. `deployable`: only the image (and
             intrinsics, where they are known); `boxes`: true hand boxes and sides as well;
-            `official`: also what is held and its box. A hand outside the photo counts as missed.
+            `official`: also what is held and its box; `hint/hamer`: HInt's annotated boxes and
+            sides. A hand outside the photo counts as missed.
         out: Folder for report.json, report.txt and report.png.
         count: Samples at most, evenly spread (default: all of a published split, else 500).
         part: Photos that training holds out, those it uses, or all.
@@ -81,7 +82,7 @@ def evaluate(
     estimator = Estimator(model, detector=detector, weights=weights, mano=mano, device=device)
     tolerant = source is not None and source.skip_damaged
     each = track(_each(samples, tolerant), "predicting", len(samples))
-    run = collect(each, _predictor(estimator, chosen))
+    run = collect(each, _predictor(estimator, chosen), true_box=_true_box(chosen))
     title = f"{estimator.model.name} on {run.samples} samples of {data}"
     if data.startswith("photos:"):
         title += f" ({part.replace('_', ' ')})"
@@ -190,8 +191,9 @@ class _Head:
 
 def _predictor(estimator: Estimator, chosen: Protocol) -> Predict:
     """Give the estimator what the protocol allows, and nothing else."""
-    from handhold.evaluation.collect import tight_box
     from handhold.scene import Scene
+
+    true_box = _true_box(chosen)
 
     def predict(sample: Sample) -> Scene:
         known = sample.camera.source in ("synthetic", "dataset", "given")
@@ -199,7 +201,7 @@ def _predictor(estimator: Estimator, chosen: Protocol) -> Predict:
         if "hand_box" in chosen.given:
             boxes = []
             for number, hand in enumerate(sample.hands):
-                entry: dict[str, Any] = {"box": tight_box(hand), "side": hand.side}
+                entry: dict[str, Any] = {"box": true_box(hand), "side": hand.side}
                 if "object_box" in chosen.given:
                     held = sample.object if number == 0 and hand.grasping else None
                     entry["object_box"] = None if held is None else held.box
@@ -213,6 +215,12 @@ def _predictor(estimator: Estimator, chosen: Protocol) -> Predict:
         )
 
     return predict
+
+
+def _true_box(chosen: Protocol) -> Callable[[Hand], FloatArray]:
+    from handhold.evaluation.collect import labelled_box, tight_box
+
+    return labelled_box if chosen.box == "label" else tight_box
 
 
 def _in_photo(box: FloatArray, camera: Camera) -> bool:

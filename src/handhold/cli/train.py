@@ -30,9 +30,9 @@ class Train:
     synthetic:7:16 keeps to the first 16 of them and measures on these), shards:FOLDER (made with
     `handhold synth scenes`), photos:FOLDER (images with a labels.json), NAME/SPLIT:FOLDER (a
     published set in its official files, such as dexycb/s0-train:DOWNLOADS/dexycb; without a split
-    its training split; NAME/SPLIT?skip-damaged:FOLDER goes on without damaged samples, which stop
-    the training otherwise). Several are mixed, each with its share of the samples: shards:a=0.7
-    photos:b=0.3. A part of every folder is held out for validation."""
+    its training split; NAME/SPLIT?skip-damaged:FOLDER goes on without samples that are damaged or
+    lack their image, which stop the training otherwise). Several are mixed, each with its share of
+    the samples: shards:a=0.7 photos:b=0.3. A part of every folder is held out for validation."""
     validation: tuple[str, ...] = ()
     """Sources to measure on instead of what the training data hold out; same forms."""
     steps: int | None = None

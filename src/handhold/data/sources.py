@@ -43,7 +43,7 @@ class SetSpec:
     """NAME[/SPLIT][?skip-damaged]:ROOT, such as `dexycb/s0-train:data/dexycb`.
 
     split None: the set's own choice, by purpose. skip_damaged: go on without the samples that are
-    damaged.
+    damaged or whose image is missing.
     """
 
     name: str

@@ -51,13 +51,25 @@ def tight_box(hand: Hand) -> Array:
     return np.zeros(4) if hand.box is None else np.asarray(hand.box)
 
 
-def collect(samples: Iterable[Sample], predict: Predict, *, least_iou: float = 0.3) -> Collection:
-    """Predict every sample; match hands one to one by IoU >= least_iou, best score first."""
+def labelled_box(hand: Hand) -> Array:
+    """The box (4,) of the labels, else the one around the known joints."""
+    return tight_box(hand) if hand.box is None else np.asarray(hand.box)
+
+
+def collect(
+    samples: Iterable[Sample],
+    predict: Predict,
+    *,
+    least_iou: float = 0.3,
+    true_box: Callable[[Hand], Array] = tight_box,
+) -> Collection:
+    """Predict every sample; match hands one to one by IoU >= least_iou with the true box, best
+    score first."""
     result = Collection()
     for sample in samples:
         scene = predict(sample)
         result.samples += 1
-        truth = [tight_box(hand) for hand in sample.hands]
+        truth = [true_box(hand) for hand in sample.hands]
         found = [tight_box(hand) if hand.box is None else hand.box for hand in scene.hands]
         matches: dict[int, int] = {}
         if truth and found:

@@ -12,11 +12,17 @@ Given = Literal["image", "intrinsics", "hand_box", "side", "object_box", "graspi
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """A named way of measuring: what the method is told, and how a missed hand counts."""
+    """A named way of measuring: what the method is told, and how a missed hand counts.
+
+    box: what a hand's true box is: "joints", tight around the labelled joints, or "label", the one
+    of the labels. occlusion: PCK also of visible and of hidden joints apart, by the box's size.
+    """
 
     name: str
     given: tuple[Given, ...]
     note: str
+    box: Literal["joints", "label"] = "joints"
+    occlusion: bool = False
 
     def describe(self) -> str:
         """One line for the top of a report."""
@@ -42,6 +48,14 @@ PROTOCOLS = {
             given=("image", "intrinsics", "hand_box", "side", "object_box", "grasping"),
             note="What the authors of the HOPE methods give theirs: true boxes of hand and object, "
             "and a crop chosen with the true grasp label.",
+        ),
+        Protocol(
+            name="hint/hamer",
+            given=("image", "hand_box", "side"),
+            note="HInt as HaMeR evaluates it: the annotated box and side; PCK by the box's longer "
+            "side, the mean over joints of each joint's share, of all, visible and hidden joints.",
+            box="label",
+            occlusion=True,
         ),
     )
 }

@@ -21,6 +21,7 @@ from handhold.evaluation.summary import (
     hand_numbers,
     keypoint_numbers,
     object_numbers,
+    occlusion_numbers,
     visibility_groups,
 )
 
@@ -68,6 +69,8 @@ def build_report(
         "keypoints": keypoint_numbers(pairs),
         "keypoints of found hands": keypoint_numbers([p for p in pairs if p.found is not None]),
     }
+    if protocol.occlusion:
+        sections |= {f"joints: {name}": part for name, part in occlusion_numbers(pairs).items()}
     numbers, curves = hand_numbers(pairs)
     if numbers["found"]:
         sections["hand: all"] = numbers

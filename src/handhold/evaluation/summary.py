@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.evaluation.collect import Collection, Pair, tight_box
+from handhold.evaluation.collect import Collection, Pair, labelled_box, tight_box
 from handhold.evaluation.metrics import hand as hand_metrics
 from handhold.evaluation.metrics import keypoints
 from handhold.evaluation.metrics import object as object_metrics
@@ -56,6 +56,30 @@ def keypoint_numbers(pairs: Sequence[Pair]) -> Numbers:
     boxes = np.stack([tight_box(pair.truth) for pair in usable])
     size = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     return {f"pck@{share}": keypoints.pck(found, truth, valid, size, share) for share in PCK_SHARES}
+
+
+def occlusion_numbers(pairs: Sequence[Pair]) -> dict[str, Numbers]:
+    """HInt's PCK of all, visible and hidden joints: by the longer side of the annotated box, the
+    mean over joints of each joint's share; joints without a labelled sample are left out. A missed
+    hand has no hit. `joints`: how many were looked at."""
+    usable = [pair for pair in pairs if pair.truth.joints2d is not None]
+    if not usable:
+        return {}
+    truth = np.stack([np.asarray(pair.truth.joints2d, np.float64) for pair in usable])
+    found = np.stack([_joints2d(pair, np.full((21, 2), np.inf)) for pair in usable])
+    valid = np.stack([_valid(pair) for pair in usable])
+    boxes = np.stack([labelled_box(pair.truth) for pair in usable])
+    size = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    groups = {"all": valid}
+    told = [pair.truth.joints_visible for pair in usable]
+    if all(seen is not None for seen in told):
+        seen = np.stack([np.asarray(part, bool) for part in told])
+        groups |= {"visible": valid & seen, "occluded": valid & ~seen}
+    return {
+        name: {"joints": int(chosen.sum())}
+        | {f"pck@{s}": keypoints.pck(found, truth, chosen, size, s) for s in PCK_SHARES}
+        for name, chosen in groups.items()
+    }
 
 
 def _joints2d(pair: Pair, missed: Array) -> Array:
