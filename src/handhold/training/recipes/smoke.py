@@ -54,8 +54,8 @@ def _smoke(
 
 
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
-    "unihope-smoke": _smoke("unihope", "UniHOPE", {"roi_size": 8}, loss=EXACT, lr=1e-3, steps=150),
-    "hflnet-smoke": _smoke("hflnet", "HFL-Net", {"roi_size": 8}, loss=EXACT, lr=1e-3, steps=150),
+    "unihope-smoke": _smoke("unihope", "UniHOPE", {"roi_size": 8}, loss=EXACT, lr=1e-3, steps=120),
+    "hflnet-smoke": _smoke("hflnet", "HFL-Net", {"roi_size": 8}, loss=EXACT, lr=1e-3, steps=120),
     "semihand-smoke": _smoke(
         "semihand", "Liu et al.'s network", {}, loss=EXACT, lr=1e-3, steps=200
     ),
@@ -73,6 +73,6 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
         "HOISDF",
         {"grid": 16, "hand_points": 64, "object_points": 32},
         lr=1e-3,
-        steps=200,
+        steps=150,
     ),
 }
