@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from handhold.training.stream import BACKGROUNDS_KEPT
 from handhold.training.tasks import Items, Measures, Task
 
 
-def configured(kind: type[Any], changes: dict[str, Any], where: str) -> Any:
-    """An instance of a configuration dataclass; raises InputError naming unknown fields."""
+def changed(base: Any, changes: dict[str, Any], where: str) -> Any:
+    """A configuration dataclass with other values; raises InputError naming unknown fields."""
     try:
-        return kind(**changes)
+        return dataclasses.replace(base, **changes)
     except TypeError as error:
         raise InputError(f"{where}: {error}") from error
 
@@ -45,10 +46,10 @@ def _detector(config: TrainConfig) -> Task:
     from handhold.models.detector.processor import DetectorProcessor, DetectorProcessorConfig
     from handhold.models.detector.weights import save_detector
 
-    settings = configured(DetectorConfig, config.network, "hand-detector, network")
-    weights = configured(DetectorLossConfig, config.loss, "hand-detector, loss")
+    settings = changed(DetectorConfig(), config.network, "hand-detector, network")
+    weights = changed(DetectorLossConfig(), config.loss, "hand-detector, loss")
     where = "hand-detector, augmentation"
-    distortion = configured(DetectorProcessorConfig, config.augmentation, where)
+    distortion = changed(DetectorProcessorConfig(), config.augmentation, where)
     processor = DetectorProcessor(settings, distortion, _hand_free(config.backgrounds))
 
     def encode(items: Items, rng: np.random.Generator | None) -> DetectorBatch:

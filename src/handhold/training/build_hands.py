@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,25 +20,19 @@ from handhold.models.switched import loss as grasp_loss
 from handhold.models.switched.model import GraspClassifier, GraspClassifierConfig
 from handhold.models.weights import save_weights
 from handhold.scene import Batch
+from handhold.training.build import changed
 from handhold.training.config import TrainConfig
 from handhold.training.measures import hand_measures
-from handhold.training.tasks import Measures, Task
+from handhold.training.tasks import Items, Measures, Task
 
 CLASSIFIER = "grasp-classifier"
-
-
-def _changed(base: Any, changes: dict[str, Any], where: str) -> Any:
-    try:
-        return dataclasses.replace(base, **changes)
-    except TypeError as error:
-        raise InputError(f"{where}: {error}") from error
 
 
 def processor_config(config: TrainConfig, chosen: Any, settings: Any) -> Any:
     """How samples become batches for a network of `settings`: `chosen` with the run's changes."""
     where = f"{config.model}, augmentation"
     changes: dict[str, Any] = {
-        "augmentation": _changed(chosen.augmentation, config.augmentation, where)
+        "augmentation": changed(chosen.augmentation, config.augmentation, where)
     }
     if config.pairs:
         changes["paired"] = True
@@ -54,14 +49,27 @@ def hand_task(config: TrainConfig) -> Task:
         names = ", ".join(["hand-detector", *MODELS, CLASSIFIER])
         raise InputError(f"TrainConfig.model: {config.model!r} cannot be trained; known: {names}")
     told: ModelEntry = MODELS[config.model]
-    settings = _changed(told.config(), config.network, f"{config.model}, network")
-    weights = _changed(told.loss_config(), config.loss, f"{config.model}, loss")
+    settings = changed(told.config(), config.network, f"{config.model}, network")
+    weights = changed(told.loss_config(), config.loss, f"{config.model}, loss")
     if config.pairs and not hasattr(told.network, "forward_pair"):
         raise InputError(f"TrainConfig.pairs: {config.model} does not train on pairs")
     hand = HandModel.load(Path(config.mano) if config.mano else None, "right")
     network: Any = told.network(settings, hand)
     prepared = processor_config(config, told.trained_on(config.preparation), settings)
     processor = make_processor(prepared, settings, hand)
+
+    two_views = bool(getattr(weights, "two_views", False))
+    if two_views and not config.augment:
+        raise InputError(f"{config.model}, loss: two views of a photo need augment")
+    if two_views and getattr(settings, "mano_center", None) != 0:
+        raise InputError(
+            f"{config.model}, loss: views are compared about the wrist; expected the network's "
+            f"mano_center 0, found {getattr(settings, 'mano_center', None)}"
+        )
+
+    def encode(items: Items, rng: np.random.Generator | None) -> Batch:
+        twice = two_views and rng is not None  # validation looks at each photo once
+        return processor.encode([*items, *items] if twice else items, rng)
 
     def losses(network: Any, batch: Batch) -> dict[str, Tensor]:
         batch = told.targets(network, batch)
@@ -83,7 +91,7 @@ def hand_task(config: TrainConfig) -> Task:
     return Task(
         name=config.model,
         network=network,
-        encode=processor.encode,
+        encode=encode,
         losses=losses,
         measures=measures,
         save=save,
@@ -94,8 +102,8 @@ def hand_task(config: TrainConfig) -> Task:
 
 def classifier_task(config: TrainConfig) -> Task:
     """The grasp classifier of the pairs "A + B"."""
-    settings = _changed(GraspClassifierConfig(), config.network, f"{CLASSIFIER}, network")
-    weights = _changed(grasp_loss.GraspLossConfig(), config.loss, f"{CLASSIFIER}, loss")
+    settings = changed(GraspClassifierConfig(), config.network, f"{CLASSIFIER}, network")
+    weights = changed(grasp_loss.GraspLossConfig(), config.loss, f"{CLASSIFIER}, loss")
     if config.pairs:
         raise InputError(f"TrainConfig.pairs: {CLASSIFIER} does not train on pairs")
     chosen = HopeProcessorConfig.trained_on(config.preparation)
