@@ -3,6 +3,7 @@ The hands are those of the free hand model."""
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from handhold.hand.model import HandModel
 TRAINING, EVALUATION = 3, 2
 
 
+@functools.cache
 def hand(part: str, entry: int) -> KnownHand:
     """The hand of an entry of the label files."""
     place = (0.01 * entry, -0.03, 0.6 + 0.05 * entry)

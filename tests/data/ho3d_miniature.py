@@ -4,6 +4,7 @@ into OpenGL's camera here as the format says it."""
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 from pathlib import Path
@@ -31,6 +32,7 @@ MIDDLE = np.array([0.01, 0.0, -0.02])
 RAW_DEPTH = 5200
 
 
+@functools.cache
 def hand(key: str) -> KnownHand:
     """The hand of "<sequence>/<frame>", OpenCV camera."""
     sequence, frame = key.split("/")
