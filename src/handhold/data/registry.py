@@ -17,6 +17,7 @@ DATASETS = {
     "coco-wholebody": "handhold.data.coco_wholebody",
     "onehand10k": "handhold.data.onehand10k",
     "mow": "handhold.data.mow",
+    "obman": "handhold.data.obman",
     "ho3d-v2": "handhold.data.ho3d:V2",
     "ho3d-v3": "handhold.data.ho3d:V3",
     "freihand": "handhold.data.freihand",
