@@ -48,7 +48,7 @@ PUBLISHED = {
         "evaluation": (11_524, "the server's list; UniHOPE, Table I"),
     },
     "v3": {
-        "train": (83_325, "103,462 frames in all less those of the evaluation"),
+        "train": (83_325, "the 103,462 frames of v3 less the server's 20,137"),
         "evaluation": (20_137, "the server's list"),
     },
 }
