@@ -19,6 +19,7 @@ from handhold.models.nn.unet import point_features
 FREQUENCIES = (1.0, 2.0, 4.0, 8.0, 16.0)
 CODE = 6 * len(FREQUENCIES)
 _CHUNK = 4096  # points that go through the decoder at a time where no gradient is needed
+_ROWS = 64  # they come in multiples of this
 
 
 def project(points: Tensor, intrinsics: Tensor) -> Tensor:
@@ -50,9 +51,10 @@ class PixelTable:
 
     Bilinear reading and a linear layer commute, so the first layer runs once on the maps' cells
     instead of once a point. pyramid: maps (C, H, W) of one image; mlp: from all their channels,
-    with ReLU after every layer; size: of the crop.
+    with ReLU after every layer; size: of the crop. Without gradient.
     """
 
+    @torch.no_grad()
     def __init__(self, pyramid: Sequence[Tensor], mlp: Perceptron, size: int) -> None:
         layer, self.layers = mlp.layers[0], list(mlp.layers)[1:]
         if not isinstance(layer, nn.Linear) or not mlp.last_relu:
@@ -60,8 +62,13 @@ class PixelTable:
         self.half = (size - 1) / 2
         self.shapes = [(m.shape[1], m.shape[2]) for m in pyramid]
         weights = layer.weight.split([m.shape[0] for m in pyramid], dim=1)
-        rows = [m.flatten(1).t() @ w.t() for m, w in zip(pyramid, weights, strict=True)]
-        self.rows, self.bias = torch.cat(rows), layer.bias  # (cells of all maps, out)
+        cells = [m.flatten(1).t() for m in pyramid]
+        self.bias = layer.bias
+        counts = [len(cell) for cell in cells]
+        # (cells of all maps, out), written in place: it is large
+        self.rows = cells[0].new_zeros((sum(counts), len(layer.weight)))
+        for rows, own, weight in zip(self.rows.split(counts), cells, weights, strict=True):
+            torch.mm(own, weight.t(), out=rows)
 
     def read(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 2) -> features (N, C)."""
@@ -157,9 +164,16 @@ def decoder_input(features: Tensor, points: Tensor) -> Tensor:
 def dense_distances(
     decoder: SDFDecoder, table: PixelTable, points: Tensor, pixels: Tensor
 ) -> Tensor:
-    """Distances (N,) of many normalised points (N, 3) of one image, read at pixels (N, 2)."""
-    both = zip(points.split(_CHUNK), pixels.split(_CHUNK), strict=True)
-    return torch.cat([decoder(table.read(at), chosen) for chosen, at in both])
+    """Distances (N,) of many normalised points (N, 3) of one image, read at pixels (N, 2).
+
+    Matrix products round the odd rows at the end differently; filled up to whole blocks of rows, a
+    point's distance is the same to the bit, whichever others it is asked with.
+    """
+    spare = -len(points) % _ROWS
+    filled = (torch.cat((x, x[:1].expand(spare, -1))) for x in (points, pixels))
+    both = zip(*(x.split(_CHUNK) for x in filled), strict=True)
+    found = [decoder(table.read(at), chosen) for chosen, at in both]
+    return torch.cat(found)[: len(points)]
 
 
 def density(distances: Tensor, width: Tensor, sign: float) -> Tensor:

@@ -52,6 +52,8 @@ class HOISDFConfig:
     metre; clamp: largest normalised distance (0.15 = 4.84 cm). grid: points an axis of the search
     grid; hand_points, object_points: tokens of each.
     grid_kind: "sheared" as the released code makes it, "regular" as the paper says.
+    search: "dense" asks the field at every grid point in the box, "coarse_to_fine" finds the same
+    points with fewer (`search.py`), on processors in use; training and captures are always dense.
     density_sign: 1 as the released code (dense outside the surface), -1 as the paper (inside).
     dim, heads, hidden, dropout, hand_layers, decoder_layers, object_layers: the transformers.
     hand_head: "queries" (one a joint, 6 numbers each) or "kinematics" (joints of the votes, the
@@ -81,6 +83,7 @@ class HOISDFConfig:
     clamp: float = 0.15
     grid: int = 64
     grid_kind: Literal["sheared", "regular"] = "sheared"
+    search: Literal["coarse_to_fine", "dense"] = "coarse_to_fine"
     hand_points: int = 600
     object_points: int = 200
     density_sign: Literal[1, -1] = 1
@@ -108,6 +111,7 @@ class HOISDFConfig:
             "block": tuple(BLOCKS),
             "decoder": ("small", "big"),
             "grid_kind": ("sheared", "regular"),
+            "search": ("coarse_to_fine", "dense"),
             "density_sign": (1, -1),
             "hand_head": ("queries", "kinematics"),
             "reflection": ("identity", "rotation"),
@@ -280,8 +284,9 @@ class HOISDF(nn.Module):
 
         # points near the surfaces, and the features at them (section 3.3)
         tables = PixelTables(pyramid, self.sdf_mlp, config.input_size)
-        hand = self._points("hand", batch, tables, seen)
-        thing = self._points("object", batch, tables, seen)
+        dense = capture is not None or self.training or batch.image.device.type != "cpu"
+        hand = self._points("hand", batch, tables, seen, dense)
+        thing = self._points("object", batch, tables, seen, dense)
         # every point also asks the other's field: a hint of what is there, without gradient
         shift = config.scale * (given(batch, "object_center") - given(batch, "root"))[:, None]
         hand_hints = self._cross("hand", thing, thing["points"] + shift, seen)
@@ -358,14 +363,19 @@ class HOISDF(nn.Module):
         return features
 
     def _points(
-        self, target: str, batch: Batch, tables: PixelTables, seen: dict[str, Tensor]
+        self,
+        target: str,
+        batch: Batch,
+        tables: PixelTables,
+        seen: dict[str, Tensor],
+        dense: bool,
     ) -> dict[str, Tensor]:
         """The pose stage's normalised points (B, N, 3), and of each: distances (B, N), clamped,
         sdf_features for the fields, features for the tokens."""
         config = self.config
         points, distances = getattr(batch, f"{target}_query_points", None), None
         if points is None:
-            points, distances = self._search(target, batch, tables, seen)
+            points, distances = self._search(target, batch, tables, seen, dense)
         else:
             points = points * config.scale
         read = self._read(batch, tables.pyramid, target, points)
@@ -382,7 +392,12 @@ class HOISDF(nn.Module):
 
     @torch.no_grad()
     def _search(
-        self, target: str, batch: Batch, tables: PixelTables, seen: dict[str, Tensor]
+        self,
+        target: str,
+        batch: Batch,
+        tables: PixelTables,
+        seen: dict[str, Tensor],
+        dense: bool,
     ) -> tuple[Tensor, Tensor]:
         """The grid points (B, N, 3) in the target's box with the smallest distances (B, N)."""
         config = self.config
@@ -398,10 +413,12 @@ class HOISDF(nn.Module):
                 intrinsics[index],
                 boxes[index],
                 config.hand_points if target == "hand" else config.object_points,
+                dense=dense or config.search == "dense",
             )
-            chosen.append((found["points"], found["distances"]))
-            seen[f"{target}_grid_{index}"] = found["all_distances"]
-            seen[f"{target}_grid_input_{index}"] = found["first_inputs"]
+            chosen.append((found.pop("points"), found.pop("distances")))
+            if dense:
+                seen[f"{target}_grid_{index}"] = found["all_distances"]
+                seen[f"{target}_grid_input_{index}"] = found["first_inputs"]
         points, distances = zip(*chosen, strict=True)
         return torch.stack(points), torch.stack(distances)
 
