@@ -8,6 +8,7 @@ import importlib.util
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from handhold.errors import InputError, MissingExtraError
 from handhold.inference import fast as module
+from handhold.inference.estimator import Estimator
 from handhold.inference.fast import best_engine, fast, flattened
 from handhold.models.nn.fold import fold
 from handhold.models.registry import MODELS, build_model
@@ -127,9 +129,7 @@ def exported() -> tuple[nn.Module, Batch, tuple[bytes, list[str]]]:
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
-def test_exported_equals_plain(
-    engine: module.Engine, exported: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exported_equals_plain(engine: str, exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file serves any number of hands; tensors that the network never reads are not in it."""
     if not module.installed(engine):
         pytest.skip(f"{engine} is not installed")
@@ -143,10 +143,25 @@ def test_exported_equals_plain(
     assert len(exports) == 1
 
 
+def test_estimator_takes_an_engine() -> None:
+    model = build_model("mobrecon-small", seed=1)
+    randomise(model.network)
+    photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    boxes = [{"box": [20, 10, 80, 70], "side": "left"}]
+    plain = Estimator(model, detector="none")(photo, boxes=boxes)
+    folded = Estimator(model, detector="none", engine="folded")
+    assert isinstance(folded.network, module.FoldedNetwork)
+    hand, expected = folded(photo, boxes=boxes).hands[0], plain.hands[0]
+    assert hand.vertices is not None and expected.vertices is not None
+    np.testing.assert_allclose(hand.vertices, expected.vertices, atol=1e-4)
+    with pytest.raises(InputError, match="engine"):
+        Estimator(model, detector="none", engine="fastest")
+
+
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     network: Any = nn.Identity()
-    with pytest.raises(InputError, match="engine: expected one of folded, compile"):
-        fast(network, "fastest")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="engine: expected one of eager, best, folded"):
+        fast(network, "fastest")
     hoisdf = MODELS["hoisdf"].network
     assert best_engine(hoisdf.__new__(hoisdf)) == "folded"
     with pytest.raises(InputError, match="HOISDF cannot be exported for onnx"):

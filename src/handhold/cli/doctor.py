@@ -12,6 +12,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "export",
+    "openvino": "fast",
 }
 NEEDED = {
     "numpy": "numpy",

@@ -48,6 +48,9 @@ class Predict:
     """cpu, cuda, mps, ..."""
     batch_size: int = 16
     """Photos run together."""
+    engine: str = "eager"
+    """What runs the network: eager (PyTorch as it is), best, folded, compile, onnx or openvino. All
+    but the first take longer for the first photo and less for all others."""
 
 
 def collect(photos: Sequence[Path]) -> list[Path]:
@@ -109,6 +112,7 @@ def run(options: Predict) -> int:
         mano=options.mano,
         device=options.device,
         batch_size=options.batch_size,
+        engine=options.engine,
     )
     faces = estimator.hand_faces() if {"png", "glb"} & set(formats) else {}
     hands = failed = 0

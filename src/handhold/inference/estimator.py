@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from handhold.errors import HandholdError, InputError
 from handhold.inference.camera_source import Intrinsics, camera_of
+from handhold.inference.fast import Network, fast
 from handhold.inference.given_boxes import GivenBox, check_inside, parse_boxes
 from handhold.inference.images import Photo, as_photo, read_ahead
 from handhold.models.detector import Detection, HandDetector, load_detector
@@ -47,8 +48,10 @@ class Estimator:
 
     model: a name of `handhold.list_models()` or a loaded model. detector: "default", a weights
     file, a HandDetector, or "none" (then boxes must be given). mano: folder with MANO's files
-    (default: the free hand). device: as PyTorch names it. batch_size: photos run together. Raises
-    WeightsError when weights are missing or do not fit, InputError for an unknown device.
+    (default: the free hand). device: as PyTorch names it. batch_size: photos run together. engine:
+    "eager", "best" or one of `handhold.inference.fast`: takes longer for the first photo and less
+    for all others. Raises WeightsError when weights are missing or do not fit, InputError for an
+    unknown device or engine, MissingExtraError when the engine's packages are missing.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Estimator:
         mano: str | Path | None = None,
         device: str = "cpu",
         batch_size: int = 16,
+        engine: str = "eager",
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, found {batch_size}")
@@ -73,7 +77,9 @@ class Estimator:
             raise InputError("weights: only usable with a model's name, not with a loaded model")
         self.model = model
         self.mano = mano
-        self.network = model.network.to(self.device).eval()
+        self.network: Network = model.network.to(self.device).eval()
+        if engine != "eager":
+            self.network = fast(model.network, None if engine == "best" else engine)
         if isinstance(detector, HandDetector):
             self.detector: HandDetector | None = detector
         elif detector == "none":

@@ -51,9 +51,7 @@ def best_engine(network: nn.Module) -> Engine:
     return "openvino" if installed("openvino") else "onnx" if installed("onnx") else "folded"
 
 
-def fast(
-    network: nn.Module, engine: Engine | None = None, *, threads: int | None = None
-) -> Network:
+def fast(network: nn.Module, engine: str | None = None, *, threads: int | None = None) -> Network:
     """Batch -> Prediction like `network`, faster, without gradients.
 
     The work is done when the first batch comes (anew for batches of other fields). engine: None for
@@ -64,7 +62,8 @@ def fast(
     """
     engine = best_engine(network) if engine is None else engine
     if engine not in ENGINES:
-        raise InputError(f"engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
+        known = ", ".join(("eager", "best", *ENGINES))
+        raise InputError(f"engine: expected one of {known}, found {engine!r}")
     if engine in _NEEDS:
         return ExportedNetwork(network, engine, threads)
     return FoldedNetwork(network, compiled=engine == "compile")

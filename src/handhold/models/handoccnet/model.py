@@ -42,8 +42,8 @@ class HandOccNetConfig:
     axis-angles nor their jumps at half turns are needed (UniHOPE's copy, equivalent when trained
     that way).
     literal: do the original's work to the letter: a second smoothing convolution whose result
-    nothing reads, and FIT's gates from their whole similarity maps. Same results, only slower:
-    for counting sizes as the papers do.
+    nothing reads, the first one before the map is halved, and FIT's gates from their whole
+    similarity maps. Same results, only slower: for counting sizes as the papers do.
     init: "official" starts all but the backbone almost at zero (convolutions N(0, 0.001), linear
     N(0, 0.01)), for an ImageNet backbone; "pytorch": the library's own, as UniHOPE's copy in effect
     does; "kaiming" suits training without a pretrained backbone.
@@ -155,7 +155,8 @@ class Backbone(nn.Module):
                 zip(inputs, config.widths, config.depths, strict=True)
             )
         )
-        self.pyramid = Pyramid(out, width)
+        self.literal = config.literal
+        self.pyramid = Pyramid(out, width, halve=not config.literal)
         self.unused = nn.Conv2d(width, width, 3, padding=1) if config.literal else None
         self.gate = SpatialGate()
 
@@ -165,7 +166,9 @@ class Backbone(nn.Module):
         maps = [c1]
         for block in self.stages:
             maps.append(block(maps[-1]))
-        pooled = F.avg_pool2d(self.pyramid(*maps[1:]), 2)
+        pooled = self.pyramid(*maps[1:])
+        if self.literal:
+            pooled = F.avg_pool2d(pooled, 2)
         if self.unused is not None:
             self.unused(pooled)  # of P3's size; counted, never read
         share = self.gate(pooled)

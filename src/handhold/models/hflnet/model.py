@@ -257,7 +257,7 @@ class HFLNet(HandObjectNetwork):
             x_object, z = x_object.detach(), z.detach()
 
         both = torch.cat((x, x_object), dim=1)
-        fused = self.hand_attention(both, both)
+        fused = self.hand_attention(both, both, x.shape[1])
         hand = predict_hand(self, self.config, fused[:, : x.shape[1]], maps["c5_hand"])
 
         fused_object = self.object_attention(y, z)

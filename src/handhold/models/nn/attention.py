@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,8 +28,12 @@ class MapAttention(nn.Module):
         """(B, C, H, W) -> (B, heads, H * W, C / heads)."""
         return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
 
-    def forward(self, query: Tensor, source: Tensor) -> Tensor:
-        """query (B, dim, H, W), source (B, dim, H', W') -> (B, dim, H, W)."""
+    def forward(self, query: Tensor, source: Tensor, read: int | None = None) -> Tensor:
+        """query (B, dim, H, W), source (B, dim, H', W') -> (B, dim, H, W).
+
+        read: how many of the result's channels are read, from the first; in an exported graph the
+        others are left out.
+        """
         attended = F.scaled_dot_product_attention(
             self._tokens(self.query(query)),
             self._tokens(self.key(source)),
@@ -36,7 +41,12 @@ class MapAttention(nn.Module):
         )  # (B, heads, N, dim / heads)
         attended = attended.transpose(1, 2).flatten(2)  # (B, N, dim)
         tokens = query.flatten(2).transpose(1, 2) + attended
-        tokens = tokens + self.mlp_out(F.gelu(self.mlp_in(self.norm(tokens))))
+        hidden = F.gelu(self.mlp_in(self.norm(tokens)))
+        if read is not None and torch.compiler.is_compiling():
+            last = self.mlp_out
+            tokens = tokens[..., :read] + F.linear(hidden, last.weight[:read], last.bias[:read])
+        else:
+            tokens = tokens + self.mlp_out(hidden)
         return tokens.transpose(1, 2).unflatten(2, query.shape[-2:])
 
 

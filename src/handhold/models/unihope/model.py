@@ -201,7 +201,7 @@ class UniHOPE(HandObjectNetwork):
                 gate = grasping & (occlusion[0].argmax(dim=1) == 0)
         features["fused"] = gate
         both = torch.cat((x, torch.where(gate[:, None, None, None], x_object, x)), dim=1)
-        fused = self.hand_attention(both, both)
+        fused = self.hand_attention(both, both, x.shape[1])
         hand = predict_hand(self, config, fused[:, : x.shape[1]], maps["c5_hand"])
 
         thing = self._object(y, z, grasping, context)
