@@ -26,7 +26,7 @@ MESH = np.array([[0.0, 0, 0], [4, 0, 0], [0, 2, 0], [0, 0, 6]])
 
 
 def turn(seed: int) -> np.ndarray:
-    return Rotation.random(random_state=seed).as_matrix()
+    return Rotation.from_rotvec(np.random.default_rng(seed).standard_normal(3)).as_matrix()
 
 
 def entry(name: str, seed: int) -> dict[str, Any]:
@@ -146,7 +146,8 @@ def test_object(found: Mow) -> None:
 def test_free_hand_is_told(root: Path, tmp_path: Path) -> None:
     opened = read(root, tmp_path)
     with pytest.warns(UserWarning, match="parameters of MANO") as told:
-        opened.record(0), opened.record(1)
+        for number in range(2):
+            opened.record(number)
     assert len(told) == 1
 
 
@@ -180,6 +181,9 @@ def test_damaged_files(copy: Path, tmp_path: Path) -> None:
     opened = read(copy, tmp_path / "cache")
     assert [opened.record(i).key for i in range(len(opened))] == ["photo_b"]
     assert "photo_a.jpg: the image is cut short" in opened.index.problems[0].what
+    write_image(image, flat(3, 96, 64))
+    (copy / "models/photo_a.obj").write_text("v 1 2\n")
+    assert "photo_a.obj: expected rows" in read(copy, tmp_path / "cache").index.problems[0].what
     for text, told in (("[{", "not valid JSON"), ("{}", "expected a list")):
         (copy / "poses.json").write_text(text)
         with pytest.raises(FileFormatError, match=rf"poses.json: {told}"):

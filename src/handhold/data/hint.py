@@ -273,9 +273,7 @@ ENTRY = DatasetEntry(
     train="train",
     test="test",
     open=open_hint,
-    published={
-        name: (hands, "number of files of the release") for name, (_, hands) in FOLDERS.items()
-    }
-    | {"train": (24_098, "HaMeR's sheet of training images")},
+    published={name: (hands, "the release's file count") for name, (_, hands) in FOLDERS.items()}
+    | {"train": (24_098, "the release's file count")},
     missing=missing,
 )

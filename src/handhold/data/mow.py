@@ -54,9 +54,10 @@ def open_mow(
     reading raises."""
     if split != "all":
         raise InputError(unknown_split("mow", split, ("all",)))
-    images = [f"images/{name}" for name in files.list("images")]
+    folders = ("images", "models")
+    watched = [f"{folder}/{name}" for folder in folders for name in files.list(folder)]
     scan = Scan(
-        name="mow", version=1, parts=("all",), watched=(LABELS, "images", *images), read=read_all
+        name="mow", version=1, parts=("all",), watched=(LABELS, *folders, *watched), read=read_all
     )
     index = open_index(files, scan, cache=cache, workers=workers, progress=progress)
     rows = np.arange(len(index), dtype=np.int64)
@@ -138,11 +139,10 @@ class Mow(IndexedSet):
 
     def _object(self, row: dict[str, Any], view: Camera, key: str) -> RigidObject:
         rotation, translation = row["R"].reshape(3, 3).astype(np.float64), row["t"].astype(float)
-        mesh = f"models/{key}.obj"
+        vertices = _mesh_points(self.files, key)
         points: NDArray[Any] | None = None
         box: NDArray[Any] | None = None
-        if self.files.has(mesh):
-            vertices = read_points(self.files.read(mesh), self.files.place(mesh), obj=True)
+        if vertices is not None:
             own = float(row["s"][0]) * (vertices - vertices.mean(0)) * (1.0, -1.0, 1.0)
             points = control_points(own)
             placed = points @ rotation.T + translation
@@ -157,6 +157,12 @@ class Mow(IndexedSet):
 
 
 # ----------------------------------------------------------------------------------- reading
+
+
+def _mesh_points(files: Files, key: str) -> NDArray[Any] | None:
+    """The vertices of an object's mesh, None where it is not there."""
+    name = f"models/{key}.obj"
+    return read_points(files.read(name), files.place(name), obj=True) if files.has(name) else None
 
 
 def read_all(files: Files, _: str) -> Part:
@@ -182,6 +188,7 @@ def read_all(files: Files, _: str) -> Part:
                 continue
             file = f"images/{names[0]}"
             size = image_size(files.read(file), file, files.place(file))
+            _mesh_points(files, row["key"])
         except HandholdError as error:
             part.problems.append(Problem(file=file, what=str(error)))
             continue
@@ -239,6 +246,6 @@ ENTRY = DatasetEntry(
     train="all",
     test="all",
     open=open_mow,
-    published={"all": (ENTRIES, "entries of the published poses.json")},
+    published={"all": (ENTRIES, "the published poses.json")},
     missing=missing,
 )

@@ -266,7 +266,8 @@ ENTRY = DatasetEntry(
     test="test",
     open=open_obman,
     published={
-        part: (count, "the number generally given for the set") for part, count in PARTS.items()
+        part: (count, "the count generally given (not checked against the files)")
+        for part, count in PARTS.items()
     },
     missing=missing,
 )

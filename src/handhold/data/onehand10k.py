@@ -26,7 +26,7 @@ TOPS = ("annotations", "Train", "Test")
 PARTS = ("train", "test")
 SPLITS = (*PARTS, "all")
 IMAGES = {"train": 10_000, "test": 1_703}
-_SOURCE = "the number generally given for the set"
+_SOURCE = "the count generally given (not checked against the files)"
 
 
 def open_onehand10k(
