@@ -109,19 +109,19 @@ def test_view_draws_labels_where_they_are(root: Path, tmp_path: Path) -> None:
     picture = sheet[80:560].astype(int)
     drawn = np.abs(picture - (64 + 16 * frame)).max(-1) > 12
     drawn[240:300, 340:420] = False  # the object's tinted mask
-    rows, columns = np.nonzero(drawn[:460])  # below: the key
+    rows, columns = np.nonzero(drawn[:440])  # below: the key
     vertices = project(mini.hand_label("right", 0)[2], mini.CAMERA)
     thing = control_points(np.loadtxt(root / "models/024_bowl/points.xyz"))
     pose = mini.object_pose(frame)
     box = project(thing @ pose[:, :3].T + pose[:, 3], mini.CAMERA)
     points = np.concatenate([vertices, box])
-    assert columns.min() == pytest.approx(points[:, 0].min(), abs=3)
-    assert columns.max() == pytest.approx(points[:, 0].max(), abs=3)
-    assert rows.max() == pytest.approx(points[:, 1].max(), abs=3)
+    assert columns.min() == pytest.approx(points[:, 0].min(), abs=5)
+    assert columns.max() == pytest.approx(points[:, 0].max(), abs=5)
+    assert rows.max() == pytest.approx(points[:, 1].max(), abs=5)
     hull = cv2.convexHull(vertices.astype(np.float32)).astype(np.int32)
     inside = cv2.fillConvexPoly(np.zeros((480, 640), np.uint8), hull, 1) > 0
     assert drawn[inside].mean() > 0.5  # a surface, not lines
-    assert drawn[460:].any()
+    assert drawn[440:].any()
 
 
 def test_export_gives_back_the_known_labels(root: Path, tmp_path: Path) -> None:

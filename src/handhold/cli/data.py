@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from handhold.data.dataset import IndexedSet
+    from numpy.typing import NDArray
 
+    from handhold.data.dataset import IndexedSet
+    from handhold.scene import Hand
+
+SAME_TIP = 0.005  # metres between labelled fingertips and the mesh's, where it is the hand model's
 Name = Annotated[str, tyro.conf.Positional]
 Root = Annotated[Path, tyro.conf.Positional]
 
@@ -113,8 +117,8 @@ def view(
     right.
 
     Evenly spread over the split: joints and bones (hollow joints are hidden), the hand's mesh, its
-    box, the box of the object's control points, whether it is held, and the sample's key. Meshes of
-    labels that the free hand cannot pose are drawn as dots; --mano gives their faces.
+    box, the box of the object's control points, whether it is held, and the sample's key. Meshes
+    that are not the free hand's are drawn as dots; --mano gives MANO's triangles.
 
     handhold data view dexycb DOWNLOADS/dexycb --out sheet.png
 
@@ -146,9 +150,7 @@ def view(
     pictures: list[Any] = []
     for number in (i * len(samples) // count for i in range(count)):
         sample = samples[number]
-        posed = mano is not None or all(hand.pose is not None for hand in sample.hands)
-        sides = {hand.side for hand in sample.hands if hand.side is not None and posed}
-        faces = {side: samples.hand_model(side).faces.numpy() for side in sides}
+        faces = dict(pair for hand in sample.hands for pair in _faces(samples, hand))
         scale = max(1, round(cell / max(sample.image.shape[:2])))
         pictures.append(draw_labels(sample, scale=scale, faces=faces, caption=sample.key))
     sheet = contact_sheet(pictures, columns, cell=cell)
@@ -199,6 +201,20 @@ def export(
     with progress_bar(f"labels of {name}/{samples.split}") as progress:
         rows = export_labels(samples, out, progress=progress)
     print(f"{rows:,} hands of {name}/{samples.split} in {out}")
+
+
+def _faces(samples: IndexedSet, hand: Hand) -> list[tuple[str, NDArray[Any]]]:
+    """Side and triangles of a labelled mesh, where it is that of the hand model."""
+    import numpy as np
+
+    from handhold.hand.convention import TIP_JOINTS
+
+    if hand.side is None or hand.vertices is None or hand.joints is None:
+        return []
+    model = samples.hand_model(hand.side)
+    tips = hand.vertices[model.tips.numpy()] - hand.joints[list(TIP_JOINTS)]
+    fits = float(np.linalg.norm(tips, axis=-1).max()) <= SAME_TIP
+    return [(hand.side, model.faces.numpy())] if fits or not model.is_free else []
 
 
 def _open(

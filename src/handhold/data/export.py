@@ -29,6 +29,7 @@ ARRAYS: dict[str, tuple[tuple[int, ...], str]] = {
     "betas": ((10,), "f4"),
 }
 TEXTS = ("key", "side", "object_name")
+KNOWN = ("dataset", "synthetic", "given")  # sources of intrinsics that are not guessed
 STEP = 100  # samples between two steps of the bar
 
 
@@ -43,10 +44,11 @@ def export_labels(
     One row a hand, in the set's order; a sample with several gives the keys KEY#0, KEY#1, ... The
     arrays of N rows: `key`, `side`, `object_name` (texts, "" where there is none) and those of
     ARRAYS, NaN where there is nothing: `joints`, `vertices` metres in the camera frame (OpenCV),
-    `intrinsics`, `joints2d` and `hand_box` (x0, y0, x1, y1) pixels, NaN for joints without a
-    position, `object_pose` object to camera, `grasping_10mm`, `grasping_50mm` 0 or 1, `mano_pose`
-    axis-angle in the flat convention, `betas`. No image is read. The file is written under a
-    temporary name and moved. Raises InputError for a folder that is not there.
+    `intrinsics` (where the set says them), `joints2d` (NaN for joints without a position) and
+    `hand_box` (x0, y0, x1, y1) pixels, `object_pose` object to camera, `grasping_10mm`,
+    `grasping_50mm` 0 or 1, `mano_pose` axis-angle in the flat convention, `betas`. No image is
+    read. The file is written under a temporary name and moved. Raises InputError for a folder that
+    is not there.
     """
     out = Path(out)
     if out.suffix != ".npz":
@@ -107,7 +109,7 @@ def _row(record: Record, hand: Hand) -> dict[str, Any]:
     return {
         "joints": hand.joints,
         "vertices": hand.vertices,
-        "intrinsics": record.camera.intrinsics,
+        "intrinsics": record.camera.intrinsics if record.camera.source in KNOWN else None,
         "joints2d": joints2d,
         "hand_box": hand.box,
         "object_pose": pose,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,21 @@ FORM = f"NAME[/SPLIT][{SKIP_DAMAGED}]:FOLDER with NAME one of {', '.join(DATASET
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A `progress` to hand on (done, total), drawn on stderr from its first call on."""
+def progress_bar(title: str) -> Generator[Callable[[int, int], None]]:
+    """A `progress` to hand on (done, total), drawn on stderr, where that is a terminal, from its
+    first call on."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
     columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
-    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    bar = Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     task = bar.add_task(title)
 
     def tell(done: int, total: int) -> None:

@@ -70,9 +70,10 @@ def as_server(
             raise InputError(f"{name}: expected ({len(joints)}, {size}, 3), found {points.shape}")
     if chosen.convention == "freihand":
         return joints, vertices
-    if wrists is None or np.shape(wrists) != (len(joints), 3):
-        raise InputError(f"wrists: expected ({len(joints)}, 3), found {np.shape(wrists)}")
-    shift = (np.asarray(wrists) - joints[:, 0])[:, None]
+    given = np.zeros(0) if wrists is None else np.asarray(wrists)
+    if given.shape != (len(joints), 3):
+        raise InputError(f"wrists: expected ({len(joints)}, 3), found {given.shape}")
+    shift = (given - joints[:, 0])[:, None]
     turned = np.asarray(OPENGL_OPENCV)
     return reorder((joints + shift) * turned, "canonical", "ho3d"), (vertices + shift) * turned
 

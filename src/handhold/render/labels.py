@@ -51,7 +51,7 @@ def draw_labels(
     if sample.object is not None:
         _object(image, sample.object, sample.camera, scale)
     if caption:
-        _words(image, caption, (2, image.shape[0] - 6), scale)
+        _words(image, caption, (2, image.shape[0] - 6))
     return image.astype(np.uint8)
 
 
@@ -70,7 +70,7 @@ def _mesh(
     pixels = np.array([_pixel(point, scale) for point in camera.project(points)])
     if hand.side is None or hand.side not in faces:
         for x, y in pixels:
-            cv2.circle(image, (int(x), int(y)), 0, _SKIN.tolist(), -1)
+            cv2.circle(image, (int(x), int(y)), _unit(image) - 1, _SKIN.tolist(), -1)
         return
     corners = points[np.asarray(faces[hand.side])]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -93,12 +93,12 @@ def _object(image: NDArray[Any], thing: RigidObject, camera: Camera, scale: int)
     for a, b in BOX_EDGES:
         cv2.line(image, pixels[a], pixels[b], _OBJECT, 1, cv2.LINE_AA)
     for pixel in pixels:
-        cv2.circle(image, pixel, scale, _OBJECT, -1, cv2.LINE_AA)
+        cv2.circle(image, pixel, _unit(image), _OBJECT, -1, cv2.LINE_AA)
 
 
-def _words(image: NDArray[Any], words: str, place: tuple[int, int], scale: int) -> None:
+def _words(image: NDArray[Any], words: str, place: tuple[int, int]) -> None:
     """White on black, not wider than the image; place: the lower left corner."""
-    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.35 * max(scale, image.shape[1] / 480)
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.35 * max(1.0, max(image.shape[:2]) / 360)
     width = cv2.getTextSize(words, font, size, 1)[0][0]
     size *= min(1.0, (image.shape[1] - 4) / max(width, 1))
     (width, height), base = cv2.getTextSize(words, font, size, 1)
@@ -107,19 +107,25 @@ def _words(image: NDArray[Any], words: str, place: tuple[int, int], scale: int) 
     cv2.putText(image, words, place, font, size, (255, 255, 255), 1, cv2.LINE_AA)
 
 
+def _unit(image: NDArray[Any]) -> int:
+    """Pixels of a thin line."""
+    return max(1, round(max(image.shape[:2]) / 360))
+
+
 def _hand(image: NDArray[Any], hand: Hand, scale: int) -> None:
+    unit = _unit(image)
     if hand.joints2d is not None:
         valid = np.ones(21, bool) if hand.joints2d_valid is None else hand.joints2d_valid
         seen = valid if hand.joints_visible is None else hand.joints_visible
         for parent, child in SKELETON:
             if valid[parent] and valid[child]:
                 ends = _pixel(hand.joints2d[parent], scale), _pixel(hand.joints2d[child], scale)
-                cv2.line(image, *ends, FINGERS[(child - 1) // 4], scale, cv2.LINE_AA)
+                cv2.line(image, *ends, FINGERS[(child - 1) // 4], unit, cv2.LINE_AA)
         for joint in np.flatnonzero(valid):
             colour = FINGERS[max(joint - 1, 0) // 4]
             thick = -1 if seen[joint] else 1
             centre = _pixel(hand.joints2d[joint], scale)
-            cv2.circle(image, centre, 2 * scale, colour, thick, cv2.LINE_AA)
+            cv2.circle(image, centre, 2 * unit, colour, thick, cv2.LINE_AA)
     if hand.box is not None:
         corners = _pixel(hand.box[:2], scale), _pixel(hand.box[2:], scale)
         cv2.rectangle(image, *corners, (255, 255, 255), 1)
@@ -129,4 +135,4 @@ def _hand(image: NDArray[Any], hand: Hand, scale: int) -> None:
         if hand.visibility is not None:
             words.append(f"{hand.visibility:.0%}")
         place = (max(corners[0][0], 0) + 2, max(corners[0][1], 10) - 2)
-        _words(image, " ".join(words), place, scale)
+        _words(image, " ".join(words), place)
