@@ -54,7 +54,7 @@ def _smoke(
 
 
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
-    "unihope-smoke": _smoke("unihope", "UniHOPE", {"roi_size": 8}, loss=EXACT, lr=1e-3, steps=120),
+    "unihope-smoke": _smoke("unihope", "UniHOPE", {"roi_size": 8}, loss=EXACT, lr=1e-3, steps=90),
     "hflnet-smoke": _smoke("hflnet", "HFL-Net", {"roi_size": 8}, loss=EXACT, lr=1e-3, steps=120),
     "semihand-smoke": _smoke(
         "semihand", "Liu et al.'s network", {}, loss=EXACT, lr=1e-3, steps=200
