@@ -13,7 +13,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -125,7 +125,12 @@ def _onnxruntime(file: bytes, threads: int) -> Runner:
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     inputs = [item.name for item in session.get_inputs()]
-    return lambda given: session.run(None, {name: given[name] for name in inputs})
+
+    def run(given: Arrays) -> list[NDArray[Any]]:
+        found: Any = session.run(None, {name: given[name] for name in inputs})
+        return found
+
+    return run
 
 
 def _openvino(file: bytes, threads: int) -> Runner:
@@ -219,7 +224,7 @@ class _Flat(nn.Module):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Without the exporter's remarks about packages that nothing here needs."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

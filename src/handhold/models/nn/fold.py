@@ -50,7 +50,7 @@ def fold(network: nn.Module, batch: Batch) -> nn.Module:
         merge = getattr(module, "folded", None)
         if merge is not None:
             constant = merge()
-            module.folded = lambda constant=constant: constant
+            object.__setattr__(module, "folded", lambda constant=constant: constant)
     return network
 
 
@@ -67,7 +67,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         kinds = (*_CONVS, nn.Linear, *_NORMS)
         found = [module for module in network.modules() if isinstance(module, kinds)]
-        self._owner = {id(m.weight): m for m in found if m.weight is not None}
+        self._owner = {id(m.weight): m for m in found if isinstance(m.weight, Tensor)}
         self._kept: list[tuple[Any, Tensor]] = []  # results stay alive, so that ids stay theirs
         self._maker: dict[int, Any] = {}
         self._readers: dict[int, list[Any]] = {}  # of each layer
