@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from tests.models.hoisdf_sample import TINY, tiny_network
 from tests.models.posed_sample import (
     FLIP,
     MODEL,
@@ -20,11 +22,15 @@ from tests.models.posed_sample import (
     posed_sample,
 )
 
-from handhold.errors import InputError
+from handhold.cli.eval import _predictor
+from handhold.errors import FileFormatError, InputError
+from handhold.evaluation.protocols import protocol
 from handhold.geometry.camera import project
 from handhold.geometry.signed_distance import MeshDistance
 from handhold.hand.model import HandModel
 from handhold.hand.topology import closed_faces
+from handhold.inference.estimator import Estimator
+from handhold.inference.given_boxes import parse_boxes
 from handhold.models.hoisdf.inputs import HOISDFBatch
 from handhold.models.hoisdf.model import HOISDFConfig
 from handhold.models.hoisdf.processor import (
@@ -269,3 +275,66 @@ def test_settings() -> None:
     for wrong in ({"root": "elbow"}, {"spare": 0}, {"object_depth": -1.0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             HoisdfProcessorConfig(**wrong)
+
+
+@SIDES
+def test_given_wrist(side: Any) -> None:
+    """A network trained with the true wrist takes it in use, one trained with the estimate not."""
+    sample = posed_sample(4, side)
+    hand = sample.hands[0]
+    pixels = project(np.asarray(hand.joints), sample.camera.intrinsics)
+    box = np.concatenate([pixels.min(0), pixels.max(0)])
+    bare = dataclasses.replace(sample, object=None)
+    given = ([box], [side], None, sample.camera, [np.asarray(hand.joints)[0]])
+    used = _processor().encode_boxes(sample.image, *given)
+    known = _processor().encode([(bare, 0)])
+    for name in ("root", "object_center", "intrinsics"):
+        torch.testing.assert_close(getattr(used, name), getattr(known, name))
+    thing = box + [40, 0, 60, 30]
+    held = _processor().encode_boxes(sample.image, [box], [side], [thing], *given[3:])
+    torch.testing.assert_close(held.root, known.root)
+    assert held.object_center[0, 2] == held.root[0, 2]
+    assert not torch.equal(held.object_center, held.root)
+    own = _processor(root="box")
+    estimate = own.encode_boxes(sample.image, *given[:4])
+    torch.testing.assert_close(own.encode_boxes(sample.image, *given).root, estimate.root)
+    assert float((used.root - estimate.root).norm()) > 0.01
+    with pytest.raises(InputError, match="wrists"):
+        own.encode_boxes(sample.image, *given[:4], [])
+
+
+@pytest.mark.parametrize("name", ["official", "boxes", "deployable"])
+def test_only_the_official_protocol_tells_the_wrist(
+    name: str, hand: HandModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the estimator, as `handhold eval` runs it."""
+    processor = HoisdfProcessor(HoisdfProcessorConfig(input_size=64), hand=hand, meshes=None)
+    model: Any = SimpleNamespace(
+        network=tiny_network(TINY, hand), processor=processor, name="hoisdf"
+    )
+    roots: list[torch.Tensor] = []
+    encode: Any = processor.encode_boxes
+
+    def watched(*given: Any) -> Any:
+        batch = encode(*given)
+        roots.append(batch.root)
+        return batch
+
+    monkeypatch.setattr(processor, "encode_boxes", watched)
+    sample = posed_sample(4, "left")
+    pixels = project(np.asarray(sample.hands[0].joints), sample.camera.intrinsics)
+    labelled = dataclasses.replace(sample.hands[0], joints2d=pixels)
+    sample = dataclasses.replace(sample, hands=(labelled,))
+    estimator = Estimator(model, detector="default" if name == "deployable" else "none")
+    _predictor(estimator, protocol(name))(sample)
+    wrist = torch.from_numpy(np.asarray(sample.hands[0].joints)[0] * (-1, 1, 1)).float()
+    if name == "deployable":
+        assert not any(torch.allclose(found[0], wrist, atol=1e-3) for found in roots)
+    else:
+        assert torch.allclose(roots[0][0], wrist, atol=1e-5) == (name == "official")
+
+
+@pytest.mark.parametrize("wrist", [[0.1, 0.2], [0.1, 0.2, -0.5], [0, 0, float("nan")], "here"])
+def test_bad_wrists_are_named(wrist: Any) -> None:
+    with pytest.raises(FileFormatError, match=r"boxes\[0\]\.wrist"):
+        parse_boxes([{"box": [1, 2, 30, 40], "wrist": wrist}])

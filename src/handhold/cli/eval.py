@@ -205,6 +205,8 @@ def _predictor(estimator: Estimator, chosen: Protocol) -> Predict:
                 if "object_box" in chosen.given:
                     held = sample.object if number == 0 and hand.grasping else None
                     entry["object_box"] = None if held is None else held.box
+                if "wrist" in chosen.given and known and hand.joints is not None:
+                    entry["wrist"] = hand.joints[0]
                 if _in_photo(entry["box"], sample.camera):  # else nothing can be seen: missed
                     boxes.append(entry)
         return estimator(

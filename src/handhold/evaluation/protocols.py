@@ -7,7 +7,7 @@ from typing import Literal
 
 from handhold.errors import InputError
 
-Given = Literal["image", "intrinsics", "hand_box", "side", "object_box", "grasping"]
+Given = Literal["image", "intrinsics", "hand_box", "side", "object_box", "grasping", "wrist"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ PROTOCOLS = {
         ),
         Protocol(
             name="official",
-            given=("image", "intrinsics", "hand_box", "side", "object_box", "grasping"),
+            given=("image", "intrinsics", "hand_box", "side", "object_box", "grasping", "wrist"),
             note="What the authors of the HOPE methods give theirs: true boxes of hand and object, "
-            "and a crop chosen with the true grasp label.",
+            "a crop chosen with the true grasp label, and to HOISDF the wrist's true position.",
         ),
         Protocol(
             name="hint/hamer",

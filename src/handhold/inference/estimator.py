@@ -247,6 +247,7 @@ class Estimator:
                 score=given.score,
                 side=given.side or hand.side,
                 object_box=given.object_box if given.object_known else hand.object_box,
+                wrist=given.wrist,
             )
             for hand, given in zip(hands, boxes, strict=True)
         ]
@@ -268,6 +269,7 @@ class Estimator:
                         [hand.side for hand in hands],
                         [hand.object_box for hand in hands],
                         camera,
+                        [hand.wrist for hand in hands],
                     )
                 )
                 owners += [camera] * len(hands)

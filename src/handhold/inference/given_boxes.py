@@ -1,9 +1,10 @@
 """Hand boxes from outside, as JSON: of one photo a list, of several {"photo.jpg": [...]}.
 
 An entry is {"box": [x0, y0, x1, y1], "side": "left" | "right" | null, "score": 0..1, "object_box":
-[x0, y0, x1, y1] | null}; all but `box` may be missing. Boxes are tight around the hand, in pixels
-of the upright photo. `object_box` is what the hand holds, null: it holds nothing; where it is
-missing the detector says.
+[x0, y0, x1, y1] | null, "wrist": [x, y, z] | null}; all but `box` may be missing. Boxes are tight
+around the hand, in pixels of the upright photo. `object_box` is what the hand holds, null: it holds
+nothing; where it is missing the detector says. `wrist` is its true position, metres, camera frame,
+for methods that take it (HOISDF).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from handhold.scene import FloatArray, Side
 @dataclass(frozen=True, kw_only=True)
 class GivenBox:
     """box (4,): photo pixels. side None: to be found out. object_known: object_box (4,), or None
-    for an empty hand, is given too.
+    for an empty hand, is given too. wrist (3,): metres, camera frame.
     """
 
     box: FloatArray
@@ -31,6 +32,7 @@ class GivenBox:
     score: float = 1.0
     object_known: bool = False
     object_box: FloatArray | None = None
+    wrist: FloatArray | None = None
 
 
 def read_boxes(path: str | Path) -> list[GivenBox] | dict[str, list[GivenBox]]:
@@ -77,14 +79,25 @@ def _parse(entry: Any, where: str) -> GivenBox:
     side = fields.get("side")
     if side not in ("left", "right", None):
         raise FileFormatError(f"{where}.side: expected 'left', 'right' or null, found {side!r}")
-    held = fields.get("object_box")
+    held, wrist = fields.get("object_box"), fields.get("wrist")
     return GivenBox(
         box=box,
         side=side,
         score=score,
         object_known="object_box" in fields,
         object_box=None if held is None else _corners(held, f"{where}.object_box"),
+        wrist=None if wrist is None else _position(wrist, f"{where}.wrist"),
     )
+
+
+def _position(value: Any, where: str) -> FloatArray:
+    try:
+        place = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        place = np.zeros(0)
+    if place.shape != (3,) or not np.isfinite(place).all() or place[2] <= 0:
+        raise FileFormatError(f"{where}: expected three finite numbers x, y, z > 0, in metres")
+    return place
 
 
 def _corners(value: Any, where: str) -> FloatArray:

@@ -40,6 +40,7 @@ class Processor(Protocol):
         sides: Sequence[Side],
         object_boxes: Sequence[Any | None] | None,
         camera: Camera,
+        wrists: Sequence[Any | None] | None = None,
     ) -> Batch: ...
 
     def decode(

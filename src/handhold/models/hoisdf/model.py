@@ -52,8 +52,8 @@ class HOISDFConfig:
     metre; clamp: largest normalised distance (0.15 = 4.84 cm). grid: points an axis of the search
     grid; hand_points, object_points: tokens of each.
     grid_kind: "sheared" as the released code makes it, "regular" as the paper says.
-    search: "dense" asks the field at every grid point in the box, "coarse_to_fine" finds the same
-    points with fewer (`search.py`), on processors in use; training and captures are always dense.
+    search: "dense" asks the field at every grid point in the box, "coarse_to_fine", in use on
+    processors, fewer and finds the same points (`search.py`).
     density_sign: 1 as the released code (dense outside the surface), -1 as the paper (inside).
     dim, heads, hidden, dropout, hand_layers, decoder_layers, object_layers: the transformers.
     hand_head: "queries" (one a joint, 6 numbers each) or "kinematics" (joints of the votes, the
@@ -363,12 +363,7 @@ class HOISDF(nn.Module):
         return features
 
     def _points(
-        self,
-        target: str,
-        batch: Batch,
-        tables: PixelTables,
-        seen: dict[str, Tensor],
-        dense: bool,
+        self, target: str, batch: Batch, tables: PixelTables, seen: dict[str, Tensor], dense: bool
     ) -> dict[str, Tensor]:
         """The pose stage's normalised points (B, N, 3), and of each: distances (B, N), clamped,
         sdf_features for the fields, features for the tokens."""
@@ -392,12 +387,7 @@ class HOISDF(nn.Module):
 
     @torch.no_grad()
     def _search(
-        self,
-        target: str,
-        batch: Batch,
-        tables: PixelTables,
-        seen: dict[str, Tensor],
-        dense: bool,
+        self, target: str, batch: Batch, tables: PixelTables, seen: dict[str, Tensor], dense: bool
     ) -> tuple[Tensor, Tensor]:
         """The grid points (B, N, 3) in the target's box with the smallest distances (B, N)."""
         config = self.config

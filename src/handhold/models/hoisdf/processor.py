@@ -6,8 +6,9 @@ hand is as far away as one of the usual size would be that fills its box, in the
 the object's centre is in the middle of its box at that distance. The points' votes for the joints
 then say where the wrist is (`joints2d` of the prediction).
 
-`root="label"` trains and tests with the true wrist, as the original; `root="box"` trains with the
-estimate, so that nothing changes in use. Then the votes' targets are the joints from that estimate.
+`root="label"` trains and tests with the true wrist, as the original, and takes it in use where it
+is given (`wrists` of `encode_boxes`); `root="box"` trains with the estimate, so that nothing
+changes in use. Then the votes' targets are the joints from that estimate.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class HoisdfProcessor(HopeProcessor):
     ) -> dict[str, Any]:
         config = self.config
         known = labels is not None and labels[1].joints is not None
-        wrist = np.asarray(row["root"], np.float64) if known else None
+        wrist = np.asarray(row["root"], np.float64) if known else item.wrist
         root = wrist
         if root is None or config.root == "box":
             root = self._estimated_root(view.hand_box, row["intrinsics"])
@@ -167,7 +168,7 @@ class HoisdfProcessor(HopeProcessor):
             "root": root,
             "object_center": self._object_center(item, view, row["intrinsics"], root),
         }
-        if labels is None:
+        if labels is None:  # in use
             return found
         sample_, hand = labels
         maps = posed_objects.pixel_maps(sample_, item, view, config.input_size)

@@ -100,21 +100,24 @@ class HopeProcessor:
         sides: Sequence[Side],
         object_boxes: Sequence[Any | None] | None,
         camera: Camera,
+        wrists: Sequence[Any | None] | None = None,
     ) -> Batch:
         """Return the batch (no targets) of the hands in `hand_boxes` (B, 4) of one photo (H, W, 3)
         uint8.
 
         The boxes are tight (around the joints). object_boxes: what each hand may hold, or None.
+        wrists: true positions (3,), metres, camera frame, for methods that take them, or None.
         """
         objects = [None] * len(hand_boxes) if object_boxes is None else object_boxes
-        if not len(hand_boxes) == len(sides) == len(objects):
+        places = [None] * len(hand_boxes) if wrists is None else wrists
+        if not len(hand_boxes) == len(sides) == len(objects) == len(places):
             raise InputError(
-                f"encode_boxes: expected {len(hand_boxes)} sides and object boxes, one per box, "
-                f"found {len(sides)}, {len(objects)}"
+                f"encode_boxes: expected {len(hand_boxes)} sides, object boxes and wrists, one per "
+                f"box, found {len(sides)}, {len(objects)}, {len(places)}"
             )
         flipped: NDArray[np.uint8] | None = None
         rows: list[dict[str, Any]] = []
-        for box, side, thing in zip(hand_boxes, sides, objects, strict=True):
+        for box, side, thing, wrist in zip(hand_boxes, sides, objects, places, strict=True):
             mirrored = side == "left"
             if mirrored and flipped is None and self.config.interpolation == "nearest":
                 flipped = np.ascontiguousarray(image[:, ::-1])
@@ -127,6 +130,9 @@ class HopeProcessor:
                 if thing is None
                 else mirror(boxes.corners(checked_box(thing)), image.shape[1], mirrored),
                 with_object=thing is not None and self.config.crop_rule != "hand",
+                wrist=None
+                if wrist is None
+                else np.asarray(wrist, np.float64) * (-1.0 if mirrored else 1.0, 1.0, 1.0),
             )
             view = self._view(item, None)
             pixels = self._pixels(image, view, mirrored, None, flipped)

@@ -31,6 +31,7 @@ class Item:
     hand_points: Array  # (N, 2): the joints, or the corners of a given box
     object_points: Array | None  # (M, 2): the control points, or the corners of a given box
     with_object: bool  # the crop is made around both
+    wrist: Array | None = None  # (3,) metres, where it is given in use
 
 
 @dataclass(frozen=True, kw_only=True)
