@@ -216,17 +216,19 @@ class MultiBranch(nn.Module):
         self.main = ConvNorm(channels_in, channels, kernel, stride=stride, groups=groups)
         self.point = None
         if kernel > 1:
-            self.point = ConvNorm(channels_in, channels, 1, stride=stride, groups=groups)
+            self.point = ConvNorm(channels_in, channels, 1, groups=groups)
         same = channels_in == channels and stride == 1
         self.identity = nn.BatchNorm2d(channels) if same else None
         self.squeeze = SqueezeExcite(channels) if squeeze else None
-        self.active, self.fold = active, fold
+        self.stride, self.active, self.fold = stride, active, fold
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or not self.fold:
             y = self.main(x)
             if self.point is not None:
-                y = y + self.point(x)
+                # Not by the convolution's own stride: backwards, with channels last and up to four
+                # channels, PyTorch 2.13 then writes beyond its memory on processors.
+                y = y + self.point(x[..., :: self.stride, :: self.stride])
             if self.identity is not None:
                 y = y + self.identity(x)
         else:
