@@ -134,12 +134,11 @@ def _rows(files: Files, index: Index, split: str) -> NDArray[np.int64]:
 
 
 class DexYCB(IndexedSet):
-    """The samples of one split. Record.extra: `sample_id` ("id_<n>" of the published label files,
-    None where a subject before it is missing), `sequence_number`, `is_bop_target`."""
+    """The samples of one split. Record.extra: `depth`, `labels` (files), `class` (the object's
+    value in the segmentation), `sequence_number` (in its subject), `is_bop_target`."""
 
     def image_name(self, number: int) -> str:
-        folder, frame = self._place(number)
-        return f"{folder}/color_{frame:06d}.jpg"
+        return "{}/color_{:06d}.jpg".format(*self._place(number))
 
     def _place(self, number: int) -> tuple[str, int]:
         """Folder of the camera, and the frame."""
@@ -152,12 +151,8 @@ class DexYCB(IndexedSet):
         row, (folder, frame) = self.row(number), self._place(number)
         side = "left" if row["left"] else "right"
         fx, fy, cx, cy = row["intrinsics"]
-        view = Camera(
-            intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64),
-            width=WIDTH,
-            height=HEIGHT,
-            source="dataset",
-        )
+        matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
+        view = Camera(intrinsics=matrix, width=WIDTH, height=HEIGHT, source="dataset")
         joints, joints2d = np.array(row["joints"]), np.array(row["joints2d"])
         known: dict[str, Any] = {}
         model = self.hand_model(side)
