@@ -73,6 +73,6 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
         "HOISDF",
         {"grid": 16, "hand_points": 64, "object_points": 32},
         lr=1e-3,
-        steps=150,
+        steps=600,
     ),
 }
