@@ -144,10 +144,10 @@ def _openvino(file: bytes, threads: int) -> Runner:
     }
     network = core.compile_model(core.read_model(io.BytesIO(file)), "CPU", settings)
     request = network.create_infer_request()
-    inputs = [item.any_name for item in network.inputs]
+    inputs = [item.names for item in network.inputs]  # an input may have several
 
     def run(given: Arrays) -> list[NDArray[Any]]:
-        found = request.infer({name: given[name] for name in inputs})
+        found = request.infer({k: v for k, v in given.items() if any(k in n for n in inputs)})
         return [np.array(value) for value in found.values()]
 
     return run
