@@ -99,9 +99,7 @@ def test_switch_of_cells_and_context(tiny_unihope: UniHOPEConfig) -> None:
     torch.testing.assert_close(found - alone, switch.context(context))
 
 
-def test_switch_looks_into_the_hand_box(
-    tiny_unihope: UniHOPEConfig, make_batch: MakeBatch
-) -> None:
+def test_switch_looks_into_the_hand_box(tiny_unihope: UniHOPEConfig, make_batch: MakeBatch) -> None:
     """What both maps show there adds to the logits; the hand's stream does not learn from it."""
     network = UniHOPE(dataclasses.replace(tiny_unihope, contact=True)).eval()
     batch = make_batch(tiny_unihope)
