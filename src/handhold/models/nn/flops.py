@@ -71,9 +71,9 @@ def measure(network: nn.Module, run: Callable[[], Any]) -> Size:
         else:
             sums["norms"] += 4 * output.numel()
 
-    def add_attention(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def add_attention(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         if isinstance(module, MapAttention):
-            queries, source = inputs[0][0, 0].numel(), inputs[-1][0, 0].numel()
+            queries, source = (x[0, 0].numel() for x in inputs[:2])
             width = module.value.out_channels
         else:
             queries = source = inputs[0].shape[1]
