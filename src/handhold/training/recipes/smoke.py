@@ -14,8 +14,8 @@ from handhold.training.config import TrainConfig
 
 SCENES = 16
 
-# Their reprojection by weak perspective, there for photos with 2D labels, holds the joints some
-# millimetres off exact 3D labels.
+# Their reprojection by weak perspective, there for photos with 2D labels, probably holds the
+# joints some millimetres off exact 3D labels.
 EXACT = {
     "reprojection": 0.0,
     "relative_joints": 100.0,
