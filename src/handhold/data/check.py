@@ -67,7 +67,7 @@ class Check:
         if not self.problems:
             return "\n".join([*lines, "", f"damaged: nothing ({seen})"])
         lines += ["", f"damaged: {len(self.problems):,} ({seen})"]
-        return "\n".join([*lines, *_listed([_told(problem) for problem in self.problems])])
+        return "\n".join([*lines, *_listed([str(problem) for problem in self.problems])])
 
 
 def _row(count: Count, moved: bool) -> str:
@@ -86,10 +86,6 @@ def _note(count: Count) -> str:
         return count.source
     off = count.found - count.published
     return f"{abs(off):,} {'more' if off > 0 else 'fewer'} than in {count.source}"
-
-
-def _told(problem: Problem) -> str:
-    return problem.what if problem.file in problem.what else f"{problem.file}: {problem.what}"
 
 
 def _listed(items: Sequence[str]) -> list[str]:

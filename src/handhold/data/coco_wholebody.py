@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from handhold.data.coco import box, flag, keypoints, missing_images, read_coco
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.dataset import DatasetEntry, IndexedSet, Record
 from handhold.data.files import Files
 from handhold.data.index import Columns, Part, Scan, open_index, texts
 from handhold.data.photos import assumed_camera
-from handhold.errors import InputError, MissingFileError
+from handhold.errors import MissingFileError
 from handhold.scene import Hand
 
 TOPS = ("annotations", "train2017", "val2017", "images", "coco_wholebody_*.json")
@@ -38,10 +38,8 @@ def open_coco_wholebody(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CocoWholeBody:
-    """One split: `train`, `val`, or `all`: what is there of both. Raises InputError for another
-    one, MissingFileError where its labels or all its images are missing; what reading raises."""
-    if split not in SPLITS:
-        raise InputError(unknown_split("coco-wholebody", split, SPLITS))
+    """One split: `train`, `val`, or `all`: what is there of both. Raises
+    MissingFileError where its labels or all its images are missing; what reading raises."""
     there = [part for part in PARTS if label_file(files, part) and image_folder(files, part)]
     wanted = there if split == "all" else [split]
     if not wanted or not set(wanted) <= set(there):

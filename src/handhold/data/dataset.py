@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import abc
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,24 +44,7 @@ class Record:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class LabelledSet(Protocol):
-    """The samples of one split, in the official order. `HandItems`, `ImageItems` and everything
-    behind them take it as it is."""
-
-    name: str
-    split: str
-
-    @property
-    def hands(self) -> list[int]: ...
-
-    def __len__(self) -> int: ...
-
-    def record(self, number: int, /) -> Record: ...
-
-    def __getitem__(self, number: int, /) -> Sample: ...
-
-
-class IndexedSet:
+class IndexedSet(abc.ABC):
     """The common part of the sets: rows of an index, chosen and ordered by a split.
 
     rows: of the index, in the split's order. mano: folder of the official hand models, whose
@@ -102,9 +86,9 @@ class IndexedSet:
         place = int(self.rows[number])
         return {name: column[place] for name, column in self.index.columns.items()}
 
+    @abc.abstractmethod
     def record(self, number: int) -> Record:
         """The labels of a sample; no image is read."""
-        raise NotImplementedError
 
     def image_name(self, number: int) -> str:
         """The image file of a sample; sets whose records take work say it without them."""
@@ -210,8 +194,3 @@ class DatasetEntry:
     open: Callable[..., IndexedSet]
     published: dict[str, tuple[int, str]]
     missing: Callable[[Files], list[str]]
-
-
-def unknown_split(name: str, split: str, splits: Sequence[str]) -> str:
-    """The message for a split that a set does not have."""
-    return f"{name}: there is no split {split!r}; expected one of {', '.join(splits)}"

@@ -18,7 +18,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.dataset import DatasetEntry, IndexedSet, Record
 from handhold.data.files import Files, checked, read_npz
 from handhold.data.index import Columns, Index, Part, Problem, Scan, open_index
 from handhold.data.labels import GRASP_METRES, is_grasped
@@ -93,11 +93,9 @@ def open_dexycb(
     """One split: `s0-train` ... `s3-test`, each also `-right` (right hands alone) and `-close`
     (right hands within 5 cm of the object), or `all`: every labelled frame.
 
-    Training splits leave out hands without a box, as the published counts do. Raises InputError for
-    unknown splits and where sequences are missing; what reading raises.
+    Training splits leave out hands without a box, as the published counts do. Raises InputError
+    where sequences are missing; what reading raises.
     """
-    if split not in SPLITS:
-        raise InputError(unknown_split("dexycb", split, SPLITS))
     index = open_index(files, _scan(files), cache=cache, workers=workers, progress=progress)
     rows = _rows(files, index, split)
     return DexYCB("dexycb", split, files, index, rows, mano=mano, skip=skip)

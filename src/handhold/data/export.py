@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.data.dataset import LabelledSet, Record
+from handhold.data.dataset import IndexedSet, Record
 from handhold.errors import HandholdError, InputError
 from handhold.scene import Hand
 
@@ -34,7 +34,7 @@ STEP = 100  # samples between two steps of the bar
 
 
 def export_labels(
-    samples: LabelledSet,
+    samples: IndexedSet,
     out: str | Path,
     *,
     progress: Callable[[int, int], None] | None = None,

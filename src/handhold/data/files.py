@@ -7,6 +7,7 @@ for.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 import io
 import json
@@ -118,7 +119,7 @@ class Files:
         found: set[str] = set()
         if self.folder is not None and (self.folder / folder).is_dir():
             found = set(os.listdir(self.folder / folder))  # noqa: PTH208 - names alone
-        found |= self._listing().get(folder, set())
+        found |= self._folders.get(folder, set())
         return sorted(found)
 
     def place(self, name: str) -> str:
@@ -202,18 +203,18 @@ class Files:
             "plain tar (gunzip) or zip"
         )
 
-    def _listing(self) -> dict[str, set[str]]:
-        if "_folders" not in self.__dict__:
-            folders: dict[str, set[str]] = {}
-            for name in self._members:
-                while name:
-                    parent, _, own = name.rpartition("/")
-                    if own in folders.setdefault(parent, set()):
-                        break
-                    folders[parent].add(own)
-                    name = parent
-            self._folders = folders
-        return self._folders
+    @functools.cached_property
+    def _folders(self) -> dict[str, set[str]]:
+        """What lies in every folder of the archives."""
+        folders: dict[str, set[str]] = {}
+        for name in self._members:
+            while name:
+                parent, _, own = name.rpartition("/")
+                if own in folders.setdefault(parent, set()):
+                    break
+                folders[parent].add(own)
+                name = parent
+        return folders
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, int, int, int]]:

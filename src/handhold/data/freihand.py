@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.dataset import DatasetEntry, IndexedSet, Record
 from handhold.data.files import Files
 from handhold.data.index import Part, Problem, Scan, open_index
 from handhold.data.json_rows import read_numbers, read_rows
-from handhold.errors import FileFormatError, InputError, MissingFileError
+from handhold.errors import FileFormatError, MissingFileError
 from handhold.geometry.boxes import box_from_points
 from handhold.hand.convention import FREIHAND_ROOT, freihand_parameters, mean_to_flat
 from handhold.scene import Camera, Hand, Sample
@@ -55,11 +55,9 @@ def open_freihand(
     """One split in the order of the images' numbers: `training` (all versions), `evaluation`, or
     `all`: one after the other.
 
-    Raises InputError for unknown splits, MissingFileError where a split's labels or images are
+    Raises MissingFileError where a split's labels or images are
     missing, FileFormatError where label files and images do not belong together.
     """
-    if split not in SPLITS:
-        raise InputError(unknown_split("freihand", split, SPLITS))
     there = [part for part in FOLDERS if files.has(f"{part}_K.json")]
     wanted = there if split == "all" and there else [split if split in FOLDERS else FOLDERS[0]]
     for part in wanted:

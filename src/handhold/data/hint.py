@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handhold.data.coco import value
-from handhold.data.dataset import MISSING_IMAGES, DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.dataset import MISSING_IMAGES, DatasetEntry, IndexedSet, Record
 from handhold.data.files import Files, checked, image_size, read_json
 from handhold.data.index import Columns, Index, Part, Problem, Scan, open_index, texts
 from handhold.data.photos import assumed_camera
-from handhold.errors import FileFormatError, HandholdError, InputError, MissingFileError
+from handhold.errors import FileFormatError, HandholdError, MissingFileError
 from handhold.scene import Hand
 
 TOPS = ("TRAIN_*", "VAL_*", "TEST_*")
@@ -64,11 +64,9 @@ def open_hint(
     the sequences `val-ego4d-seq`, `test-ego4d-seq`; `train`, `val`, `test`: the three folders of
     single images together; `all`: every hand whose image is there.
 
-    Raises InputError for unknown splits; MissingFileError for a folder that is missing, and for an
+    Raises MissingFileError for a folder that is missing, and for an
     image unless `skip` has "missing_images".
     """
-    if split not in SPLITS:
-        raise InputError(unknown_split("hint", split, SPLITS))
     index = open_index(files, _scan(files), cache=cache, workers=workers, progress=progress)
     names = tuple(FOLDERS) if split == "all" else PARTS.get(split, (split,))
     skip = frozenset(skip)

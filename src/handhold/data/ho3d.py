@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.dataset import DatasetEntry, IndexedSet, Record
 from handhold.data.files import Files
 from handhold.data.ho3d_files import FOLDERS, TRUTH, read_list, read_sequence, read_truth
 from handhold.data.index import Index, Scan, open_index
-from handhold.errors import FileFormatError, InputError, MissingFileError
+from handhold.errors import FileFormatError, MissingFileError
 from handhold.geometry.boxes import box_from_points
 from handhold.hand.convention import ho3d_parameters
 from handhold.objects.catalogue import info
@@ -67,13 +67,11 @@ def open_ho3d(
 ) -> HO3D:
     """One split in the order of its list: `train`, `evaluation`, or `all`: one after the other.
 
-    Raises InputError for unknown splits, MissingFileError where a split's list or all its sequences
+    Raises MissingFileError where a split's list or all its sequences
     are missing, FileFormatError where the evaluation's truth does not belong to its list; what
     reading raises.
     """
     name = f"ho3d-{version}"
-    if split not in SPLITS:
-        raise InputError(unknown_split(name, split, SPLITS))
     there = {part: _sequences(files, part) for part in FOLDERS if files.has(f"{part}.txt")}
     wanted = FOLDERS if split == "all" else (split,)
     if split == "all" and any(there.values()):

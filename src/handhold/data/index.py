@@ -39,6 +39,9 @@ class Problem:
     file: str
     what: str
 
+    def __str__(self) -> str:
+        return self.what if self.file in self.what else f"{self.file}: {self.what}"
+
 
 @dataclass(kw_only=True)
 class Part:

@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from handhold.data.coco import missing_images, value
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.dataset import DatasetEntry, IndexedSet, Record
 from handhold.data.files import Files, checked, image_size, plain_name, read_json
 from handhold.data.index import Part, Problem, Scan, open_index, texts
 from handhold.data.object_points import read_points
-from handhold.errors import FileFormatError, HandholdError, InputError
+from handhold.errors import FileFormatError, HandholdError
 from handhold.geometry.boxes import box_from_points
 from handhold.hand.convention import change_frame, mean_to_flat
 from handhold.objects.control_points import control_points
@@ -50,10 +50,7 @@ def open_mow(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Mow:
-    """All of it (`all`), in the label file's order. Raises InputError for another split; what
-    reading raises."""
-    if split != "all":
-        raise InputError(unknown_split("mow", split, ("all",)))
+    """All of it (`all`), in the label file's order. Raises what reading raises."""
     folders = ("images", "models")
     watched = [f"{folder}/{name}" for folder in folders for name in files.list(folder)]
     scan = Scan(

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handhold.data.coco import missing_images, value
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record, unknown_split
+from handhold.data.dataset import DatasetEntry, IndexedSet, Record
 from handhold.data.files import Files, checked
 from handhold.data.index import Part, Problem, Scan, open_index
-from handhold.errors import FileFormatError, HandholdError, InputError, MissingFileError
+from handhold.errors import FileFormatError, HandholdError, MissingFileError
 from handhold.geometry.boxes import box_from_points
 from handhold.hand.convention import OPENGL_OPENCV, opengl_to_opencv
 from handhold.hand.foreign_pickle import read_foreign_pickle
@@ -46,10 +46,8 @@ def open_obman(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ObMan:
-    """One split: `train`, `val`, `test`, or `all`: what is there of them. Raises InputError for
-    another one, MissingFileError where a split's labels are missing; what reading raises."""
-    if split not in SPLITS:
-        raise InputError(unknown_split("obman", split, SPLITS))
+    """One split: `train`, `val`, `test`, or `all`: what is there of them. Raises
+    MissingFileError where a split's labels are missing; what reading raises."""
     there = [part for part in PARTS if files.list(f"{part}/meta")]
     wanted = there if split == "all" else [split]
     if not wanted or not set(wanted) <= set(there):

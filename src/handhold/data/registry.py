@@ -49,10 +49,15 @@ def open_dataset(
     naming file or field.
     """
     found = entry(name)
+    split = split or found.train
+    if split not in found.splits:
+        raise InputError(
+            f"{name}: there is no split {split!r}; expected one of {', '.join(found.splits)}"
+        )
     files = Files(root, found.tops)
     return found.open(
         files,
-        split or found.train,
+        split,
         mano=mano,
         skip=skip,
         cache=cache,

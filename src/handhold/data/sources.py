@@ -100,10 +100,8 @@ class SetSpec:
             )
         problems = found.index.problems
         if problems and not self.skip_damaged:
-            first = problems[0]
-            what = first.what if first.file in first.what else f"{first.file}: {first.what}"
             raise FileFormatError(
-                f"{self.name} in {self.root}: {len(problems)} damaged, the first: {what}. "
+                f"{self.name} in {self.root}: {len(problems)} damaged, the first: {problems[0]}. "
                 f"`handhold data check {self.name} {self.root}` lists them; "
                 f"{self.name}/{split}{SKIP_DAMAGED}:{self.root} goes on without them"
             )
