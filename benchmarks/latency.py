@@ -182,7 +182,8 @@ def measure(name: str, asked: argparse.Namespace, unit: Any) -> dict[str, Any]:
     import torch
 
     from handhold.inference.fast import best_engine, fast
-    from handhold.models.registry import MODELS, build_model
+    from handhold.models.loading import build_model
+    from handhold.models.registry import MODELS
 
     config = dataclasses.replace(MODELS[name].config(), **MAKE.get(name, {}))
     model = build_model(name, config=config, seed=0)

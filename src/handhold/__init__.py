@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from handhold.hand.model import HandModel
     from handhold.inference.estimator import Estimator
-    from handhold.models.registry import list_models, load_model
+    from handhold.models.loading import load_model
+    from handhold.models.registry import list_models
 
 __version__ = "0.1.0"
 __all__ = ["Estimator", "HandModel", "__version__", "list_models", "load_model"]
@@ -20,7 +21,7 @@ _WHERE = {
     "Estimator": "handhold.inference.estimator",
     "HandModel": "handhold.hand.model",
     "list_models": "handhold.models.registry",
-    "load_model": "handhold.models.registry",
+    "load_model": "handhold.models.loading",
 }
 
 

@@ -14,7 +14,8 @@ from handhold.hand.model import HandModel
 from handhold.inference.estimator import Estimator
 from handhold.inference.results import read_scene
 from handhold.inference.writing import write_results
-from handhold.models.registry import MODELS, build_model
+from handhold.models.loading import build_model
+from handhold.models.registry import MODELS
 from handhold.scene import Camera
 
 NAMES = [name for name in MODELS if f"{name}-small" not in MODELS]

@@ -18,8 +18,9 @@ from handhold.errors import InputError, MissingExtraError
 from handhold.inference import fast as module
 from handhold.inference.estimator import Estimator
 from handhold.inference.fast import best_engine, fast, flattened
+from handhold.models.loading import build_model
 from handhold.models.nn.fold import fold
-from handhold.models.registry import MODELS, build_model
+from handhold.models.registry import MODELS
 from handhold.scene import Batch
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)

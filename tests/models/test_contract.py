@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from handhold.hand.convention import mirror_pose
+from handhold.models.loading import build_model, load_model
 from handhold.models.nn.detr import Decoder
 from handhold.models.processors import make_processor
-from handhold.models.registry import MODELS, build_model, load_model
+from handhold.models.registry import MODELS
 from handhold.models.weights import save_weights
 from handhold.scene import Batch, Camera, Prediction
 

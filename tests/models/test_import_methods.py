@@ -19,8 +19,9 @@ from handhold.cli.weights import import_weights
 from handhold.errors import WeightsError
 from handhold.hand.model import HandModel
 from handhold.models import registry
+from handhold.models.loading import load_model
 from handhold.models.processors import make_processor
-from handhold.models.registry import MODELS, load_model
+from handhold.models.registry import MODELS
 from handhold.models.switched import official as classifier
 from handhold.models.switched.model import GraspClassifier, GraspClassifierConfig
 from handhold.models.trained_hand import TrainedHand

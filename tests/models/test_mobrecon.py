@@ -18,6 +18,7 @@ from handhold.errors import FileFormatError, InputError, MissingFileError, Weigh
 from handhold.hand.hierarchy import build_hierarchy, read_hierarchy
 from handhold.hand.model import HandModel
 from handhold.hand.regressor import joint_regressor
+from handhold.models.loading import load_model
 from handhold.models.mobrecon.loss import MobReconLossConfig, loss
 from handhold.models.mobrecon.model import MobRecon, MobReconConfig
 from handhold.models.mobrecon.official import config_for, convert, load_backbone, load_official
@@ -25,7 +26,6 @@ from handhold.models.nn.dense_stack import ConvNorm, DenseStackBackbone, Squeeze
 from handhold.models.nn.hope_config import HopeProcessorConfig
 from handhold.models.nn.mesh_decoder import MeshDecoder, SeparableSpiralConv, SpiralConv, sample
 from handhold.models.nn.mesh_losses import edge_term, normal_term
-from handhold.models.registry import load_model
 from handhold.models.weights import read_official
 from handhold.scene import Batch, Prediction
 

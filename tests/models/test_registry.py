@@ -11,8 +11,9 @@ import torch
 
 import handhold
 from handhold.errors import InputError, WeightsError
-from handhold.models import registry
-from handhold.models.registry import MODELS, build_model, entry, load_model, shipped_weights
+from handhold.models import loading
+from handhold.models.loading import build_model, load_model, shipped_weights
+from handhold.models.registry import MODELS, entry
 from handhold.models.unihope.model import UniHOPEConfig
 from handhold.models.weights import save_weights
 from handhold.objects.catalogue import info
@@ -62,7 +63,7 @@ def test_load_takes_configuration_and_processor_from_the_file(
 
 
 def test_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "shipped_weights", lambda name: None)
+    monkeypatch.setattr(loading, "shipped_weights", lambda name: None)
     with pytest.raises(WeightsError, match="weights import hflnet"):
         load_model("hflnet")
     with pytest.raises(WeightsError, match="handhold train unihope-small"):

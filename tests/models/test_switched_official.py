@@ -13,7 +13,7 @@ from tests.models.official_file import Danger, made_up, write
 from handhold.cli.weights import pair as pair_command
 from handhold.errors import WeightsError
 from handhold.models.handoccnet.model import HandOccNetConfig
-from handhold.models.registry import build_model, load_model
+from handhold.models.loading import build_model, load_model
 from handhold.models.semihand.model import SemiHandConfig
 from handhold.models.switched.model import (
     GraspClassifier,

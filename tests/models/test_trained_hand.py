@@ -19,7 +19,8 @@ from handhold.errors import InputError, WeightsError
 from handhold.hand.files import FREE_HAND
 from handhold.hand.model import HandModel
 from handhold.inference.estimator import Estimator
-from handhold.models.registry import MODELS, build_model, load_model
+from handhold.models.loading import build_model, load_model
+from handhold.models.registry import MODELS
 from handhold.models.switched.model import GraspClassifier, GraspClassifierConfig
 from handhold.models.trained_hand import FREE, OFFICIAL, TrainedHand, fits_one_hand
 from handhold.models.weights import read_weights, save_weights

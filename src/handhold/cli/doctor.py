@@ -67,7 +67,8 @@ def doctor() -> int:
     import torch
 
     from handhold.hand.files import MANO_VARIABLE
-    from handhold.models.registry import MODELS, shipped_weights
+    from handhold.models.loading import shipped_weights
+    from handhold.models.registry import MODELS
 
     devices = ["cpu"]
     if torch.cuda.is_available():

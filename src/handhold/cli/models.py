@@ -16,7 +16,8 @@ def models(sizes: bool = False) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from handhold.models.registry import MODELS, shipped_weights
+    from handhold.models.loading import shipped_weights
+    from handhold.models.registry import MODELS
 
     console = Console()
     if not sizes:

@@ -26,7 +26,7 @@ from handhold.models.detector import Detection, HandDetector, load_detector
 from handhold.scene import Batch, Camera, Hand, RigidObject, Scene
 
 if TYPE_CHECKING:
-    from handhold.models.registry import LoadedModel
+    from handhold.models.entry import LoadedModel
 
 MIN_SIDE = 8  # pixels: in smaller photos no hand could be told
 GROUP_PIXELS = 30_000_000  # photos of a group together, unless one alone is larger
@@ -70,7 +70,7 @@ class Estimator:
         self.device = _device(device)
         self.batch_size = batch_size
         if isinstance(model, str):
-            from handhold.models.registry import load_model
+            from handhold.models.loading import load_model
 
             model = load_model(model, weights=weights, mano=mano)
         elif weights is not None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from handhold.models.loading import build_model
 from handhold.models.nn.flops import Size, measure
 from handhold.models.processors import Processor
-from handhold.models.registry import build_model, entry
+from handhold.models.registry import entry
 from handhold.models.unihope.model import UniHOPEConfig
 from handhold.scene import Batch, Camera
 
