@@ -29,6 +29,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from handhold.atomic import write_text
 from handhold.hand.anatomy import anatomical_frames, sample_betas, sample_pose
 from handhold.hand.inverse_kinematics import InverseKinematics
 from handhold.hand.model import HandModel
@@ -156,9 +157,7 @@ def main() -> None:
     print(text)
     if arguments.save:
         RESULTS.parent.mkdir(exist_ok=True)
-        temporary = RESULTS.with_suffix(".tmp")
-        temporary.write_text(text + "\n")
-        temporary.replace(RESULTS)
+        write_text(RESULTS, text + "\n")
 
 
 if __name__ == "__main__":

@@ -332,9 +332,9 @@ def main() -> None:
     if out is None:
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(out)
+    from handhold.atomic import write_text
+
+    write_text(out, text)
     plot(figures, out.with_suffix(".png"))
 
 

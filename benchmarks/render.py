@@ -25,6 +25,7 @@ import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from handhold.atomic import write_text
 from handhold.hand.anatomy import sample_pose
 from handhold.hand.model import HandModel
 from handhold.render.hand_pattern import HandPattern, free_hand_features
@@ -159,9 +160,7 @@ def main() -> None:
         print(f"{name.replace('_', ' ')}: {value}")
     if arguments.save:
         RESULTS.parent.mkdir(exist_ok=True)
-        temporary = RESULTS.with_suffix(".tmp")
-        temporary.write_text(json.dumps(figures, indent=2) + "\n")
-        temporary.replace(RESULTS)
+        write_text(RESULTS, json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

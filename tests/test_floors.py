@@ -14,6 +14,8 @@ import handhold
 PACKAGE = Path(handhold.__file__).parent
 FLOORS = {
     "errors": 0,
+    "atomic": 0,
+    "fields": 0,
     "scene": 0,
     "hand": 0,
     "objects": 0,

@@ -22,6 +22,7 @@ import trimesh
 from free_hand_mesh import read_glb, thin
 from free_hand_pose import pose_correctives, pose_statistics
 
+from handhold.atomic import replacing
 from handhold.hand.anatomy import BETA_NAMES, PARENTS, anatomical_frames
 
 SOURCE_JOINTS = [0, 6, 7, 8, 11, 12, 13, 21, 22, 23, 16, 17, 18, 1, 2, 3]  # MANO's order
@@ -351,9 +352,8 @@ def save(arrays: dict[str, np.ndarray], path: Path) -> None:
                 value = value.astype(np.float32)
         rounded[key] = value
     rounded["part"] = rounded["weights"].argmax(1).astype(np.int32)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, **rounded)
-    temporary.replace(path)
+    with replacing(path) as unfinished:
+        np.savez_compressed(unfinished, **rounded)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,8 +68,8 @@ def copy(root: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def read(root: Path, split: str, cache: Path, **options: object) -> HInt:
-    found = open_dataset("hint", root, split, cache=cache, workers=0, **options)  # type: ignore[arg-type]
+def read(root: Path, split: str, cache: Path, **options: Any) -> HInt:
+    found = open_dataset("hint", root, split, cache=cache, workers=0, **options)
     assert isinstance(found, HInt)
     return found
 

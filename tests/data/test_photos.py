@@ -82,8 +82,14 @@ def test_camera_from_exif_or_sixty_degrees(tmp_path: Path) -> None:
     ("entry", "message"),
     [
         (photo(0, hands=[hand(side="both")]), r"images/0\.png.*hands\[0\]\.side: .*'both'"),
-        (photo(0, hands=[hand(joints_2d=[[1, 2]] * 20)]), r"joints_2d: expected shape \(21, 2\)"),
-        (photo(0, hands=[hand(visible=[1] * 3)]), r"visible: expected shape \(21,\), found \(3,\)"),
+        (
+            photo(0, hands=[hand(joints_2d=[[1, 2]] * 20)]),
+            "joints_2d: expected 21x2 numbers",
+        ),
+        (
+            photo(0, hands=[hand(visible=[1] * 3)]),
+            "visible: expected 21 numbers, found",
+        ),
         (photo(0, hands=[hand(box=[5, 5, 5, 9])]), "box: expected x0 < x1"),
         (photo(0, hands=[hand(holding="no")]), "holding: expected bool or null, found 'no'"),
         (photo(0, hands=[hand(joints_2d=[["a", 1]] * 21)]), "joints_2d: expected numbers"),

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from handhold.data.dataset import IndexedSet
     from handhold.scene import Hand
 
-SAME_TIP = 0.005  # metres between labelled fingertips and the mesh's, where it is the hand model's
 Name = Annotated[str, tyro.conf.Positional]
 Root = Annotated[Path, tyro.conf.Positional]
 
@@ -50,6 +49,7 @@ def check(
     """
     from contextlib import ExitStack
 
+    from handhold.atomic import write_text
     from handhold.data.check import check_dataset
     from handhold.data.sources import progress_bar
 
@@ -65,9 +65,7 @@ def check(
         )
     print(found.as_text())
     if out is not None:
-        unfinished = out.with_name(f".{out.name}")
-        unfinished.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(out)
+        write_text(out, json.dumps(found.to_json(), indent=1) + "\n")
         print(f"written: {out}")
     return 1 if found.problems else 0
 
@@ -135,6 +133,7 @@ def view(
     """
     import cv2
 
+    from handhold.atomic import replacing
     from handhold.errors import InputError
     from handhold.render.labels import draw_labels
     from handhold.render.overlay import contact_sheet
@@ -154,10 +153,9 @@ def view(
         scale = max(1, round(cell / max(sample.image.shape[:2])))
         pictures.append(draw_labels(sample, scale=scale, faces=faces, caption=sample.key))
     sheet = contact_sheet(pictures, columns, cell=cell)
-    unfinished = out.with_name(f".{out.stem}.unfinished{out.suffix}")
-    if not cv2.imwrite(str(unfinished), sheet[..., ::-1]):
-        raise InputError(f"{out}: cannot be written")
-    unfinished.replace(out)
+    with replacing(out) as unfinished:
+        if not cv2.imwrite(str(unfinished), sheet[..., ::-1]):
+            raise InputError(f"{out}: cannot be written")
     print(f"{count} of {len(samples):,} samples of {name}/{samples.split} in {out}")
 
 
@@ -205,16 +203,11 @@ def export(
 
 def _faces(samples: IndexedSet, hand: Hand) -> list[tuple[str, NDArray[Any]]]:
     """Side and triangles of a labelled mesh, where it is that of the hand model."""
-    import numpy as np
-
-    from handhold.hand.convention import TIP_JOINTS
-
     if hand.side is None or hand.vertices is None or hand.joints is None:
         return []
-    model = samples.hand_model(hand.side)
-    tips = hand.vertices[model.tips.numpy()] - hand.joints[list(TIP_JOINTS)]
-    fits = float(np.linalg.norm(tips, axis=-1).max()) <= SAME_TIP
-    return [(hand.side, model.faces.numpy())] if fits or not model.is_free else []
+    if not samples.fits_mesh(hand.vertices, hand.joints, hand.side, warn=False):
+        return []
+    return [(hand.side, samples.hand_model(hand.side).faces.numpy())]
 
 
 def _open(

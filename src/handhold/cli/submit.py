@@ -96,8 +96,9 @@ def _given(path: Path, samples: IndexedSet) -> tuple[FloatArray, FloatArray]:
     """Joints and vertices of a file in the order of the set."""
     import numpy as np
 
-    from handhold.data.files import checked, read_npz
+    from handhold.data.files import read_npz
     from handhold.errors import FileFormatError, MissingFileError
+    from handhold.fields import checked
 
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file (--predictions)")

@@ -69,6 +69,7 @@ def _render(
 def _sheet(folder: Path, count: int = 48) -> None:
     import cv2
 
+    from handhold.atomic import replacing
     from handhold.render.labels import draw_labels
     from handhold.render.overlay import contact_sheet
     from handhold.synthesis.shards import read_shards
@@ -77,9 +78,8 @@ def _sheet(folder: Path, count: int = 48) -> None:
         draw_labels(sample) for sample, _ in zip(read_shards(folder), range(count), strict=False)
     ]
     sheet = contact_sheet(pictures, columns=8)
-    unfinished = folder / ".sheet.png"
-    cv2.imwrite(str(unfinished), sheet[..., ::-1])
-    unfinished.replace(folder / "sheet.png")
+    with replacing(folder / "sheet.png") as unfinished:
+        cv2.imwrite(str(unfinished), sheet[..., ::-1])
 
 
 COMMANDS = {"scenes": scenes}

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from handhold.data.dataset import MISSING_IMAGES, Count, DatasetEntry, IndexedSet
+from handhold.data.dataset import MISSING_IMAGES, Count, DatasetEntry, IndexedSet, OpenOptions
 from handhold.data.files import Files
 from handhold.data.index import Problem
 from handhold.data.registry import entry
@@ -124,15 +124,14 @@ def check_dataset(
     problems: list[Problem] = []
     for split in splits or told.splits:
         try:
-            found = told.open(
-                files,
-                split,
+            options = OpenOptions(
                 mano=mano,
                 skip=(MISSING_IMAGES,),
                 cache=cache,
                 workers=workers,
                 progress=bar("index"),
             )
+            found = told.open(files, split, options)
         except FileFormatError as error:  # the labels cannot be gone through at all
             problems.append(Problem(file=str(files.root), what=str(error)))
             break

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.data.files import Files, checked, plain_name
+from handhold.data.files import Files, plain_name
 from handhold.data.index import Problem
 from handhold.errors import FileFormatError
+from handhold.fields import field, numbers
 
 NAMED = 20  # missing images that are named one by one
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -24,9 +26,9 @@ class CocoFile:
     """images: id -> (file name, width, height). labels: (annotation id, image id, what was taken),
     in the file's order. problems: entries that cannot be used."""
 
-    images: dict[int, tuple[str, int, int]] = field(default_factory=dict)
-    labels: list[tuple[int, int, Any]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    images: dict[int, tuple[str, int, int]] = dataclasses.field(default_factory=dict)
+    labels: list[tuple[int, int, Any]] = dataclasses.field(default_factory=list)
+    problems: list[Problem] = dataclasses.field(default_factory=list)
 
 
 def read_coco(files: Files, name: str, take: Callable[[dict[str, Any], str], Any]) -> CocoFile:
@@ -52,7 +54,7 @@ def read_coco(files: Files, name: str, take: Callable[[dict[str, Any], str], Any
                 raise FileFormatError(f"{where}: this id occurs twice")
             seen[key].add(number)
             if key == "images":
-                file = plain_name(value(item, "file_name", where), f"{where}.file_name")
+                file = plain_name(field(item, "file_name", where), f"{where}.file_name")
                 size = [whole(item, side, where) for side in ("width", "height")]
                 if min(size) < 1:
                     raise FileFormatError(f"{where}: expected a positive size, found {size}")
@@ -138,18 +140,9 @@ def top_items(text: str, place: str) -> Iterator[tuple[str, Any]]:
         raise FileFormatError(f"{place}: not valid JSON: {error}") from error
 
 
-def value(entry: Any, name: str, where: str) -> Any:
-    """A field of an entry; FileFormatError where it is missing."""
-    if not isinstance(entry, dict):
-        raise FileFormatError(f"{where}: expected an object, found {type(entry).__name__}")
-    if name not in entry:
-        raise FileFormatError(f"{where}: the field {name!r} is missing")
-    return entry[name]
-
-
 def whole(entry: Any, name: str, where: str) -> int:
     """A field that is a whole number, not negative."""
-    found = value(entry, name, where)
+    found = field(entry, name, where)
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 2**62:
         raise FileFormatError(f"{where}.{name}: expected a whole number, found {found!r:.60}")
     return found
@@ -157,7 +150,7 @@ def whole(entry: Any, name: str, where: str) -> int:
 
 def flag(entry: Any, name: str, where: str) -> bool:
     """A field that is true or false (or 1 or 0)."""
-    found = value(entry, name, where)
+    found = field(entry, name, where)
     if not isinstance(found, int) or found not in (0, 1):
         raise FileFormatError(f"{where}.{name}: expected true or false, found {found!r:.60}")
     return bool(found)
@@ -165,12 +158,12 @@ def flag(entry: Any, name: str, where: str) -> bool:
 
 def keypoints(entry: Any, name: str, where: str) -> NDArray[np.float64]:
     """x, y, v of the 21 joints (21, 3)."""
-    return checked(value(entry, name, where), (63,), f"{where}.{name}").reshape(21, 3)
+    return numbers(entry, name, (63,), where).reshape(21, 3)
 
 
 def box(entry: Any, name: str, where: str) -> NDArray[np.float64]:
     """x, y, width, height as x0, y0, x1, y1; FileFormatError unless it has some extent."""
-    x, y, width, height = checked(value(entry, name, where), (4,), f"{where}.{name}")
+    x, y, width, height = numbers(entry, name, (4,), where)
     if width < 0 or height < 0 or width + height <= 0:
         raise FileFormatError(
             f"{where}.{name}: expected x, y and a positive size, found {[x, y, width, height]}"

@@ -8,16 +8,14 @@ them, by a rule that is not printed. Either half may be missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handhold.data.coco import box, flag, keypoints, missing_images, read_coco
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record
+from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
-from handhold.data.index import Columns, Part, Scan, open_index, texts
+from handhold.data.index import TEXT, Index, Part, Scan, chosen_rows, columns_of
 from handhold.data.photos import assumed_camera
 from handhold.errors import MissingFileError
 from handhold.scene import Hand
@@ -28,37 +26,31 @@ SPLITS = (*PARTS, "all")
 IMAGES = {"train": 118_287, "val": 5_000}
 
 
-def open_coco_wholebody(
-    files: Files,
-    split: str,
-    *,
-    mano: str | Path | None = None,
-    skip: Iterable[str] = (),
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+def index_coco_wholebody(files: Files, options: OpenOptions) -> Index:
+    """The labelled hands that are there."""
+    scan = Scan(
+        name="coco-wholebody",
+        version=1,
+        parts=tuple(_there(files)),
+        watched=tuple(f(files, part) or part for part in PARTS for f in (label_file, image_folder)),
+        read=read_part,
+    )
+    return options.index(files, scan)
+
+
+def select_coco_wholebody(
+    files: Files, index: Index, split: str, options: OpenOptions
 ) -> CocoWholeBody:
     """One split: `train`, `val`, or `all`: what is there of both. Raises
     MissingFileError where its labels or all its images are missing; what reading raises."""
-    there = [part for part in PARTS if label_file(files, part) and image_folder(files, part)]
+    there = _there(files)
     wanted = there if split == "all" else [split]
     if not wanted or not set(wanted) <= set(there):
         part = split if split in PARTS else "val"
         lacking = f"{part}2017" if label_file(files, part) else f"annotations/{_label_name(part)}"
         raise MissingFileError(f"{files.place(lacking)}: not found; {split} needs it")
-    scan = Scan(
-        name="coco-wholebody",
-        version=1,
-        parts=tuple(there),
-        watched=tuple(f(files, part) or part for part in PARTS for f in (label_file, image_folder)),
-        read=read_part,
-    )
-    index = open_index(files, scan, cache=cache, workers=workers, progress=progress)
-    keep = [PARTS.index(part) for part in wanted]
-    rows = np.flatnonzero(np.isin(index.columns["part"], keep)) if len(index) else np.zeros(0, int)
-    return CocoWholeBody(
-        "coco-wholebody", split, files, index, rows.astype(np.int64), mano=mano, skip=skip
-    )
+    rows = chosen_rows(index, "part", [PARTS.index(part) for part in wanted])
+    return CocoWholeBody("coco-wholebody", split, files, index, rows, options)
 
 
 class CocoWholeBody(IndexedSet):
@@ -86,6 +78,11 @@ class CocoWholeBody(IndexedSet):
             hands=(hand,),
             extra={"confidence": joints[:, 2]},
         )
+
+
+def _there(files: Files) -> list[str]:
+    """The halves that can be read."""
+    return [part for part in PARTS if label_file(files, part) and image_folder(files, part)]
 
 
 def _label_name(part: str) -> str:
@@ -148,16 +145,11 @@ def read_part(files: Files, part: str) -> Part:
                 )  # fmt: skip
     advice = f"it belongs to COCO 2017's {part}2017.zip"
     problems = found.problems + missing_images(list(lacking), advice)
-    return Part(columns=_columns(rows), dropped=dropped, problems=problems)
+    return Part(columns=columns_of(rows, _TYPES), dropped=dropped, problems=problems)
 
 
 _TYPES = {"part": "u1", "id": "i8", "left": "?", "box": "f4", "joints": "f4", "width": "u4",
-          "height": "u4"}  # fmt: skip
-
-
-def _columns(rows: list[dict[str, Any]]) -> Columns:
-    columns = {name: np.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()}
-    return columns | {"image": texts([row["image"] for row in rows])}
+          "height": "u4", "image": TEXT}  # fmt: skip
 
 
 def missing(files: Files) -> list[str]:
@@ -181,7 +173,8 @@ ENTRY = DatasetEntry(
     splits=SPLITS,
     train="train",
     test="val",
-    open=open_coco_wholebody,
+    index=index_coco_wholebody,
+    select=select_coco_wholebody,
     published={},
     missing=missing,
 )

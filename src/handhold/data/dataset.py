@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handhold.data.files import Files
-from handhold.data.index import Index
+from handhold.data.index import Index, Scan, open_index
 from handhold.data.object_points import ObjectPoints
 from handhold.errors import FileFormatError
 from handhold.hand.convention import TIP_JOINTS
@@ -22,6 +22,28 @@ from handhold.scene import Camera, FloatArray, Hand, RigidObject, Sample
 
 MISSING_IMAGES = "missing_images"  # in `skip`: leave out hands whose image is not there
 AGREEMENT = 0.005  # metres between labelled joints and those of the hand model
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOptions:
+    """How a set is opened.
+
+    mano: folder of the official hand models, whose parameters the labels are; the free hand
+    otherwise. skip: fields of Sample that need not be read, and MISSING_IMAGES. cache, workers,
+    progress: of the index, as `open_index` explains.
+    """
+
+    mano: str | Path | None = None
+    skip: Collection[str] = ()
+    cache: Path | None = None
+    workers: int | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def index(self, files: Files, scan: Scan) -> Index:
+        """The index of a set, made first where there is none."""
+        return open_index(
+            files, scan, cache=self.cache, workers=self.workers, progress=self.progress
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +69,8 @@ class Record:
 class IndexedSet(abc.ABC):
     """The common part of the sets: rows of an index, chosen and ordered by a split.
 
-    rows: of the index, in the split's order. mano: folder of the official hand models, whose
-    parameters the labels are; the free hand otherwise. skip: fields of Sample that need not be
-    read. Subclasses say how a row becomes a Record, and may add masks (`complete`).
+    rows: of the index, in the split's order. Subclasses say how a row becomes a Record, and may
+    add masks (`complete`).
     """
 
     def __init__(
@@ -59,15 +80,13 @@ class IndexedSet(abc.ABC):
         files: Files,
         index: Index,
         rows: NDArray[np.int64],
-        *,
-        mano: str | Path | None = None,
-        skip: Iterable[str] = (),
+        options: OpenOptions,
     ) -> None:
         self.name, self.split = name, split
         self.files, self.index, self.rows = files, index, rows
-        self.skip = frozenset(skip)
+        self.skip = frozenset(options.skip)
         self.object_points = ObjectPoints(files)
-        self._mano = mano
+        self._mano = options.mano
         self._hand_models: dict[str, HandModel] = {}
         self._warned = False
 
@@ -137,17 +156,20 @@ class IndexedSet(abc.ABC):
         off = np.linalg.norm(found - labelled, axis=-1)
         return self._same_hand(model, float(np.delete(off, TIP_JOINTS).max()))
 
-    def fits_mesh(self, vertices: FloatArray, joints: FloatArray) -> bool:
+    def fits_mesh(
+        self, vertices: FloatArray, joints: FloatArray, side: str = "right", *, warn: bool = True
+    ) -> bool:
         """Whether labelled vertices (778, 3) are those of this hand model: with the free hand, its
-        fingertip vertices must be the labelled tips; joints (21, 3): of the same right hand."""
-        model = self.hand_model("right")
+        fingertip vertices must be the labelled tips; joints (21, 3): of the same hand. warn: say
+        so once where they are not."""
+        model = self.hand_model(side)
         off = np.linalg.norm(vertices[model.tips.numpy()] - joints[list(TIP_JOINTS)], axis=-1)
-        return self._same_hand(model, float(off.max()))
+        return self._same_hand(model, float(off.max()), warn=warn)
 
-    def _same_hand(self, model: HandModel, off: float) -> bool:
+    def _same_hand(self, model: HandModel, off: float, *, warn: bool = True) -> bool:
         if not model.is_free or off <= AGREEMENT:
             return True
-        if not self._warned:
+        if warn and not self._warned:
             self._warned = True
             warnings.warn(
                 f"{self.name}: the labels were made with another hand model than the free hand, "
@@ -179,10 +201,10 @@ class DatasetEntry:
     """One published set, for the registry.
 
     tops: patterns of the top of its official tree. splits: their names; train, test: the ones taken
-    where none is named. open: `open(files, split, mano=..., skip=..., cache=..., workers=...,
-    progress=...)`; where a set refuses samples without an image, MISSING_IMAGES in `skip` leaves
-    them out. published: split -> (samples, where that is printed). missing:
-    `missing(files)` -> what of a complete download is not there, in words.
+    where none is named. index: of all that is there. select: a split of that index; where a set
+    refuses samples without an image, MISSING_IMAGES in `options.skip` leaves them out. published:
+    split -> (samples, where that is printed). missing: `missing(files)` -> what of a complete
+    download is not there, in words.
     """
 
     title: str
@@ -191,6 +213,11 @@ class DatasetEntry:
     splits: tuple[str, ...]
     train: str
     test: str
-    open: Callable[..., IndexedSet]
+    index: Callable[[Files, OpenOptions], Index]
+    select: Callable[[Files, Index, str, OpenOptions], IndexedSet]
     published: dict[str, tuple[int, str]]
     missing: Callable[[Files], list[str]]
+
+    def open(self, files: Files, split: str, options: OpenOptions) -> IndexedSet:
+        """One split of the set in its official files."""
+        return self.select(files, self.index(files, options), split, options)

@@ -9,8 +9,6 @@ splits. Without them only the split "all" can be read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,13 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record
-from handhold.data.files import Files, checked, read_npz
-from handhold.data.index import Columns, Index, Part, Problem, Scan, open_index
+from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
+from handhold.data.files import Files, read_npz
+from handhold.data.index import Index, Part, Problem, Scan, columns_of, if_few
 from handhold.data.labels import GRASP_METRES, is_grasped
 from handhold.data.object_points import ObjectPoints
 from handhold.errors import FileFormatError, HandholdError, InputError, MissingFileError
+from handhold.fields import checked, field, mapping
 from handhold.geometry.boxes import box_from_points
 from handhold.geometry.crop import sanitise_xywh
 from handhold.hand.convention import dexycb_parameters
@@ -43,7 +42,6 @@ TOPS = ("20??????-subject-??", "calibration", "models")
 WIDTH, HEIGHT = 640, 480
 SEQUENCES = 100
 HAND_VALUE = 255  # of the segmentation
-FEW_WATCHED = 20_000  # of a small download every label file's time is looked at
 CLOSE = 0.05  # metres from a joint to the object: ArtiBoost's rule of "close interaction"
 SETUPS = ("s0", "s1", "s2", "s3")
 PARTS = ("train", "val", "test")
@@ -80,25 +78,19 @@ def chosen(setup: str, part: str, place: dict[str, NDArray[Any]]) -> NDArray[np.
     return np.isin(thing, (3, 19) if part == "val" else (7, 11, 15))
 
 
-def open_dexycb(
-    files: Files,
-    split: str,
-    *,
-    mano: str | Path | None = None,
-    skip: Iterable[str] = (),
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> DexYCB:
+def index_dexycb(files: Files, options: OpenOptions) -> Index:
+    """What is known about every frame that is there."""
+    return options.index(files, _scan(files))
+
+
+def select_dexycb(files: Files, index: Index, split: str, options: OpenOptions) -> DexYCB:
     """One split: `s0-train` ... `s3-test`, each also `-right` (right hands alone) and `-close`
     (right hands within 5 cm of the object), or `all`: every labelled frame.
 
     Training splits leave out hands without a box, as the published counts do. Raises InputError
     where sequences are missing; what reading raises.
     """
-    index = open_index(files, _scan(files), cache=cache, workers=workers, progress=progress)
-    rows = _rows(files, index, split)
-    return DexYCB("dexycb", split, files, index, rows, mano=mano, skip=skip)
+    return DexYCB("dexycb", split, files, index, _rows(files, index, split), options)
 
 
 def _rows(files: Files, index: Index, split: str) -> NDArray[np.int64]:
@@ -255,10 +247,13 @@ def _scan(files: Files) -> Scan:
     calibration = [f"calibration/{name}" for name in files.list("calibration")]
     watched += [f"{folder}/{name}" for folder in calibration for name in files.list(folder)]
     watched += [f"models/{name}/points.xyz" for name in files.list("models")]
-    if len(watched) <= FEW_WATCHED:  # small enough to look at every label file as well
-        for place in [name for name in watched if name.rpartition("/")[2] in CAMERAS]:
-            names = [name for name in files.list(place) if name.startswith("labels_")]
-            watched += [f"{place}/{name}" for name in names]
+    places = [name for name in watched if name.rpartition("/")[2] in CAMERAS]
+    watched += if_few(
+        f"{place}/{name}"
+        for place in places
+        for name in files.list(place)
+        if name.startswith("labels_")
+    )
     if not parts:
         raise MissingFileError(
             f"{files.root}: expected DexYCB: <subject>/<sequence>/meta.yml, with subjects such as "
@@ -274,23 +269,15 @@ def _yaml(files: Files, name: str) -> dict[str, Any]:
         found = yaml.safe_load(files.read(name))
     except yaml.YAMLError as error:
         raise FileFormatError(f"{files.place(name)}: not valid YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise FileFormatError(f"{files.place(name)}: expected names and values")
-    return found
-
-
-def _field(found: dict[str, Any], name: str, where: str) -> Any:
-    if name not in found:
-        raise FileFormatError(f"{where}: the field {name!r} is missing")
-    return found[name]
+    return dict(mapping(found, files.place(name)))
 
 
 def _intrinsics(files: Files, camera: str) -> NDArray[np.float64]:
     """fx, fy, cx, cy of a colour camera."""
     name = f"calibration/intrinsics/{camera}_{WIDTH}x{HEIGHT}.yml"
     where = files.place(name)
-    colour = _field(_yaml(files, name), "color", where)
-    values = [_field(colour, key, f"{where}: color") for key in ("fx", "fy", "ppx", "ppy")]
+    colour = field(_yaml(files, name), "color", where)
+    values = [field(colour, key, f"{where}: color") for key in ("fx", "fy", "ppx", "ppy")]
     found = checked(values, (4,), f"{where}: color")
     if found[0] <= 0 or found[1] <= 0:
         raise FileFormatError(f"{where}: color: focal lengths must be positive: {values[:2]}")
@@ -304,19 +291,19 @@ def read_sequence(files: Files, key: str) -> Part:
     meta_name = f"{folder}/meta.yml"
     where = files.place(meta_name)
     meta = _yaml(files, meta_name)
-    frames = int(_field(meta, "num_frames", where))
+    frames = int(field(meta, "num_frames", where))
     rows: list[dict[str, Any]] = []
     part = Part(columns={}, dropped={})
     if frames:
-        classes = [int(i) for i in _field(meta, "ycb_ids", where)]
-        grasped = int(_field(meta, "ycb_grasp_ind", where))
-        side = _field(meta, "mano_sides", where)[0]
+        classes = [int(i) for i in field(meta, "ycb_ids", where)]
+        grasped = int(field(meta, "ycb_grasp_ind", where))
+        side = field(meta, "mano_sides", where)[0]
         if side not in ("left", "right") or not 0 <= grasped < len(classes):
             raise FileFormatError(f"{where}: mano_sides or ycb_grasp_ind: {side}, {grasped}")
         thing = info(classes[grasped])
-        calibration = f"calibration/mano_{_field(meta, 'mano_calib', where)[0]}/mano.yml"
+        calibration = f"calibration/mano_{field(meta, 'mano_calib', where)[0]}/mano.yml"
         betas = checked(
-            _field(_yaml(files, calibration), "betas", files.place(calibration)),
+            field(_yaml(files, calibration), "betas", files.place(calibration)),
             (10,),
             f"{files.place(calibration)}: betas",
         )
@@ -366,7 +353,7 @@ def read_sequence(files: Files, key: str) -> Part:
                         "gap": gap,
                     }
                 )
-    part.columns = _columns(rows)
+    part.columns = columns_of(rows, _TYPES)
     labelled = sum(row["labelled"] for row in rows)
     boxed = sum(row["boxed"] for row in rows)
     part.dropped = {
@@ -410,10 +397,6 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _columns(rows: list[dict[str, Any]]) -> Columns:
-    return {name: np.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()}
-
-
 def missing(files: Files) -> list[str]:
     """What of the complete download is not there."""
     told: list[str] = []
@@ -440,7 +423,8 @@ ENTRY = DatasetEntry(
     splits=SPLITS,
     train="s0-train",
     test="s0-test",
-    open=open_dexycb,
+    index=index_dexycb,
+    select=select_dexycb,
     published=PUBLISHED,
     missing=missing,
 )

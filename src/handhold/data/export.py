@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handhold.atomic import replacing
 from handhold.data.dataset import IndexedSet, Record
 from handhold.errors import HandholdError, InputError
 from handhold.scene import Hand
@@ -88,11 +89,12 @@ def export_labels(
         tables.clear()
         for name, values in texts.items():
             np.save(Path(folder, f"{name}.npy"), np.array(values, np.str_), allow_pickle=False)
-        unfinished = Path(folder, "labels.npz")
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
+        with (
+            replacing(out) as unfinished,
+            zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed,
+        ):
             for name in (*TEXTS, *ARRAYS):
                 packed.write(Path(folder, f"{name}.npy"), f"{name}.npy")
-        unfinished.replace(out)
     return row
 
 

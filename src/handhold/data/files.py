@@ -10,7 +10,6 @@ import fnmatch
 import functools
 import hashlib
 import io
-import json
 import os
 import tarfile
 import zipfile
@@ -30,7 +29,6 @@ ARCHIVES = (".zip", ".tar")
 SQUEEZED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 DEEPEST = 3  # folders between the given place and the data set's own tree, at most
 LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
-LARGEST = 1e9  # pixels or metres that a label may hold; larger ones are damage
 END_BYTES = 64  # of an image hold its ending
 ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
@@ -261,14 +259,6 @@ def image_size(data: bytes, name: str, place: str) -> tuple[int, int]:
     return (height, width) if turned in (5, 6, 7, 8) else (width, height)
 
 
-def read_json(data: bytes, place: str) -> Any:
-    """What a small JSON file's bytes hold; FileFormatError names the file."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{place}: not valid JSON: {error}") from error
-
-
 def plain_name(value: Any, where: str) -> str:
     """A file name that a label file gives: text that stays inside the tree; FileFormatError."""
     parts = value.split("/") if isinstance(value, str) else []
@@ -290,23 +280,3 @@ def read_npz(data: bytes, place: str, names: Sequence[str]) -> dict[str, NDArray
     if missing:
         raise FileFormatError(f"{place}: the array {missing[0]!r} is missing")
     return arrays
-
-
-def checked(
-    value: Any, shape: tuple[int | None, ...], where: str, *, finite: bool = True
-) -> NDArray[np.float64]:
-    """Numbers as float64 of a shape (None: any size); FileFormatError names the field."""
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise FileFormatError(f"{where}: expected numbers: {error}") from error
-    fits = array.ndim == len(shape) and all(
-        want in (None, got) for want, got in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
-        wanted = "x".join("any" if n is None else str(n) for n in shape)
-        raise FileFormatError(f"{where}: expected {wanted} numbers, found shape {array.shape}")
-    if finite and not (np.abs(array) <= LARGEST).all():
-        what = "numbers above 1e9" if np.isfinite(array).all() else "NaN or infinite numbers"
-        raise FileFormatError(f"{where}: holds {what}, expected finite ones of sensible size")
-    return array

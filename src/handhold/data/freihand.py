@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record
+from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
-from handhold.data.index import Part, Problem, Scan, open_index
+from handhold.data.index import Index, Part, Problem, Scan
 from handhold.data.json_rows import read_numbers, read_rows
 from handhold.errors import FileFormatError, MissingFileError
 from handhold.geometry.boxes import box_from_points
@@ -42,31 +40,9 @@ PUBLISHED = {
 _IMAGE = re.compile(r"(\d{8})\.jpg")
 
 
-def open_freihand(
-    files: Files,
-    split: str,
-    *,
-    mano: str | Path | None = None,
-    skip: Iterable[str] = (),
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> FreiHAND:
-    """One split in the order of the images' numbers: `training` (all versions), `evaluation`, or
-    `all`: one after the other.
-
-    Raises MissingFileError where a split's labels or images are
-    missing, FileFormatError where label files and images do not belong together.
-    """
-    there = [part for part in FOLDERS if files.has(f"{part}_K.json")]
-    wanted = there if split == "all" and there else [split if split in FOLDERS else FOLDERS[0]]
-    for part in wanted:
-        for name in _needed(part):
-            if not files.has(name):
-                raise MissingFileError(f"{files.place(name)}: there is no such file")
-        if not files.list(f"{part}/rgb"):
-            raise MissingFileError(f"{files.place(f'{part}/rgb')}: no images there")
-    readable = [part for part in there if all(files.has(name) for name in _needed(part))]
+def index_freihand(files: Files, options: OpenOptions) -> Index:
+    """What is known about every entry of the label files that are there."""
+    readable = [part for part in _there(files) if all(files.has(name) for name in _needed(part))]
     labels = [f"{part}_{label}.json" for part in readable for label in LABELS]
     scan = Scan(
         name="freihand",
@@ -75,7 +51,24 @@ def open_freihand(
         watched=(*labels, *(f"{part}/rgb" for part in readable)),
         read=read_part,
     )
-    index = open_index(files, scan, cache=cache, workers=workers, progress=progress)
+    return options.index(files, scan)
+
+
+def select_freihand(files: Files, index: Index, split: str, options: OpenOptions) -> FreiHAND:
+    """One split in the order of the images' numbers: `training` (all versions), `evaluation`, or
+    `all`: one after the other.
+
+    Raises MissingFileError where a split's labels or images are
+    missing, FileFormatError where label files and images do not belong together.
+    """
+    there = _there(files)
+    wanted = there if split == "all" and there else [split if split in FOLDERS else FOLDERS[0]]
+    for part in wanted:
+        for name in _needed(part):
+            if not files.has(name):
+                raise MissingFileError(f"{files.place(name)}: there is no such file")
+        if not files.list(f"{part}/rgb"):
+            raise MissingFileError(f"{files.place(f'{part}/rgb')}: no images there")
     rows, versions = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for part in wanted if len(index) else ():
         own = np.flatnonzero(index.columns["part"] == FOLDERS.index(part))
@@ -84,7 +77,7 @@ def open_freihand(
             rows.append(usable)
             versions.append(np.full(len(usable), version))
     return FreiHAND(
-        "freihand", split, files, index, np.concatenate(rows), mano=mano, skip=skip,
+        "freihand", split, files, index, np.concatenate(rows), options,
         versions=np.concatenate(versions),
     )  # fmt: skip
 
@@ -180,6 +173,11 @@ class FreiHAND(IndexedSet):
 
 
 # ----------------------------------------------------------------------------------- reading
+
+
+def _there(files: Files) -> list[str]:
+    """The parts that have labels."""
+    return [part for part in FOLDERS if files.has(f"{part}_K.json")]
 
 
 def _needed(part: str) -> tuple[str, ...]:
@@ -298,7 +296,8 @@ ENTRY = DatasetEntry(
     splits=SPLITS,
     train="training",
     test="evaluation",
-    open=open_freihand,
+    index=index_freihand,
+    select=select_freihand,
     published=PUBLISHED,
     missing=missing,
 )

@@ -10,19 +10,18 @@ with "missing_images", and the split `all`, leave such hands out (`all` with a w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.data.coco import value
-from handhold.data.dataset import MISSING_IMAGES, DatasetEntry, IndexedSet, Record
-from handhold.data.files import Files, checked, image_size, read_json
-from handhold.data.index import Columns, Index, Part, Problem, Scan, open_index, texts
+from handhold.data.dataset import MISSING_IMAGES, DatasetEntry, IndexedSet, OpenOptions, Record
+from handhold.data.files import Files, image_size
+from handhold.data.index import TEXT, Index, Part, Problem, Scan, columns_of, if_few
 from handhold.data.photos import assumed_camera
 from handhold.errors import FileFormatError, HandholdError, MissingFileError
+from handhold.fields import checked, field, numbers, read_json
 from handhold.scene import Hand
 
 TOPS = ("TRAIN_*", "VAL_*", "TEST_*")
@@ -47,19 +46,14 @@ PARTS = {  # the sequences are not in these: the benchmark leaves them out
 SPLITS = (*PARTS, *FOLDERS, "all")
 ENDINGS = (".jpg", ".jpeg", ".png")
 SLICE = 500  # hands in one part of the scan
-FEW_WATCHED = 20_000  # up to so many files, every one's time is looked at
 
 
-def open_hint(
-    files: Files,
-    split: str,
-    *,
-    mano: str | Path | None = None,
-    skip: Iterable[str] = (),
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> HInt:
+def index_hint(files: Files, options: OpenOptions) -> Index:
+    """What is known about every labelled hand that is there."""
+    return options.index(files, _scan(files))
+
+
+def select_hint(files: Files, index: Index, split: str, options: OpenOptions) -> HInt:
     """One split: `test-newdays`, `test-epick` (VISOR), `test-ego4d`, the same of `train` and `val`,
     the sequences `val-ego4d-seq`, `test-ego4d-seq`; `train`, `val`, `test`: the three folders of
     single images together; `all`: every hand whose image is there.
@@ -67,16 +61,14 @@ def open_hint(
     Raises MissingFileError for a folder that is missing, and for an
     image unless `skip` has "missing_images".
     """
-    index = open_index(files, _scan(files), cache=cache, workers=workers, progress=progress)
     names = tuple(FOLDERS) if split == "all" else PARTS.get(split, (split,))
-    skip = frozenset(skip)
-    asked = split == "all" or MISSING_IMAGES in skip
+    asked = split == "all" or MISSING_IMAGES in options.skip
     absent = [FOLDERS[name][0] for name in names if not files.list(FOLDERS[name][0])]
     if absent and not asked:
         raise MissingFileError(f"{files.place(absent[0])}: no such folder; {split} needs it")
-    told = "" if MISSING_IMAGES in skip else "warning" if asked else "error"
+    told = "" if MISSING_IMAGES in options.skip else "warning" if asked else "error"
     rows = _rows(files, index, names, told)
-    return HInt("hint", split, files, index, rows, mano=mano, skip=skip)
+    return HInt("hint", split, files, index, rows, options)
 
 
 def _rows(files: Files, index: Index, names: tuple[str, ...], told: str) -> NDArray[np.int64]:
@@ -158,15 +150,13 @@ def _contents(files: Files, folder: str) -> tuple[list[str], dict[str, list[str]
 
 def _scan(files: Files) -> Scan:
     parts: list[str] = []
-    watched: list[str] = []
+    labels: list[str] = []
     for name, (folder, _) in FOLDERS.items():
         listing = files.list(folder)
         stems = len(_contents(files, folder)[0])
         parts += [f"{name} {start}" for start in range(0, max(stems, len(listing) > 0), SLICE)]
-        watched += [f"{folder}/{file}" for file in listing]
-    if len(watched) > FEW_WATCHED:
-        watched = []
-    watched += [folder for folder, _ in FOLDERS.values()]
+        labels += [f"{folder}/{file}" for file in listing]
+    watched = [*if_few(labels), *(folder for folder, _ in FOLDERS.values())]
     return Scan(name="hint", version=1, parts=tuple(parts), watched=tuple(watched), read=read_slice)
 
 
@@ -201,7 +191,7 @@ def read_slice(files: Files, key: str) -> Part:
             part.problems.append(Problem(file=file, what=str(error)))
             continue
         rows.append(row | {"folder": list(FOLDERS).index(name)})
-    part.columns = _columns(rows)
+    part.columns = columns_of(rows, _TYPES)
     return part
 
 
@@ -214,10 +204,10 @@ def _read_label(files: Files, name: str, stem: str) -> dict[str, Any]:
     if not isinstance(found, list) or len(found) != 1:
         count = len(found) if isinstance(found, list) else type(found).__name__
         raise FileFormatError(f"{where}: expected a list of one hand, found {count}")
-    occlusion = checked(value(found[0], "occlusion", where), (21,), f"{where}: occlusion")
+    occlusion = numbers(found[0], "occlusion", (21,), where)
     if occlusion.min() < 0 or occlusion.max() > 1:
         raise FileFormatError(f"{where}: occlusion: expected numbers from 0 to 1")
-    boxes = value(found[0], "bbox", where)
+    boxes = field(found[0], "bbox", where)
     first = boxes[0] if isinstance(boxes, list) and boxes else boxes
     box = checked(first, (4,), f"{where}: bbox[0]")
     if box[2] <= box[0] or box[3] <= box[1]:
@@ -225,7 +215,7 @@ def _read_label(files: Files, name: str, stem: str) -> dict[str, Any]:
     return {
         "stem": stem,
         "left": side == "l",
-        "joints": checked(value(found[0], "keypoints", where), (21, 2), f"{where}: keypoints"),
+        "joints": numbers(found[0], "keypoints", (21, 2), where),
         "occlusion": occlusion,
         "box": box,
         "width": 0,
@@ -236,13 +226,8 @@ def _read_label(files: Files, name: str, stem: str) -> dict[str, Any]:
 
 _TYPES = {
     "folder": "u1", "left": "?", "joints": "f4", "occlusion": "f4", "box": "f4", "width": "u4",
-    "height": "u4",
+    "height": "u4", "stem": TEXT, "ending": TEXT,
 }  # fmt: skip
-
-
-def _columns(rows: list[dict[str, Any]]) -> Columns:
-    columns = {name: np.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()}
-    return columns | {name: texts([row[name] for row in rows]) for name in ("stem", "ending")}
 
 
 def missing(files: Files) -> list[str]:
@@ -270,7 +255,8 @@ ENTRY = DatasetEntry(
     splits=SPLITS,
     train="train",
     test="test",
-    open=open_hint,
+    index=index_hint,
+    select=select_hint,
     published={name: (hands, "the release's file count") for name, (_, hands) in FOLDERS.items()}
     | {"train": (24_098, "the release's file count")},
     missing=missing,

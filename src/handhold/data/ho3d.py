@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,10 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record
+from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
 from handhold.data.ho3d_files import FOLDERS, TRUTH, read_list, read_sequence, read_truth
-from handhold.data.index import Index, Scan, open_index
+from handhold.data.index import Index, Scan, if_few
 from handhold.errors import FileFormatError, MissingFileError
 from handhold.geometry.boxes import box_from_points
 from handhold.hand.convention import ho3d_parameters
@@ -40,7 +38,6 @@ SPLITS = (*FOLDERS, "all")
 DEPTH_METRES = 0.00012498664727900177  # of one step of the stored depth
 MASK_ABOVE = 200  # of the segmentation's red (hand) and blue (object)
 SAME_WRIST = 0.005  # metres between the wrist of a frame's meta and that of evaluation_xyz.json
-FEW_WATCHED = 20_000  # of a small download every label file's time is looked at
 GRASP_RULE = "the object's pose against frame 0000; a stand-in, the published flags are manual"
 PUBLISHED = {
     "v2": {
@@ -54,16 +51,13 @@ PUBLISHED = {
 }
 
 
-def open_ho3d(
-    files: Files,
-    split: str,
-    *,
-    version: str,
-    mano: str | Path | None = None,
-    skip: Iterable[str] = (),
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+def index_ho3d(files: Files, options: OpenOptions, *, version: str) -> Index:
+    """What is known about the listed frames of the sequences that are there."""
+    return options.index(files, _scan(files, f"ho3d-{version}", _listed(files)))
+
+
+def select_ho3d(
+    files: Files, index: Index, split: str, options: OpenOptions, *, version: str
 ) -> HO3D:
     """One split in the order of its list: `train`, `evaluation`, or `all`: one after the other.
 
@@ -72,7 +66,7 @@ def open_ho3d(
     reading raises.
     """
     name = f"ho3d-{version}"
-    there = {part: _sequences(files, part) for part in FOLDERS if files.has(f"{part}.txt")}
+    there = _listed(files)
     wanted = FOLDERS if split == "all" else (split,)
     if split == "all" and any(there.values()):
         wanted = tuple(part for part in FOLDERS if there.get(part))
@@ -83,11 +77,10 @@ def open_ho3d(
             raise MissingFileError(
                 f"{files.place(part)}: none of the sequences of {part}.txt is there"
             )
-    scan = _scan(files, name, there)
-    index = open_index(files, scan, cache=cache, workers=workers, progress=progress)
     truth = None
     if "evaluation" in wanted and files.has(TRUTH[0]):
-        truth = open_index(files, _truth_scan(name), cache=cache, workers=0)
+        alone = dataclasses.replace(options, workers=0, progress=None)
+        truth = alone.index(files, _truth_scan(name))
         index = dataclasses.replace(index, problems=index.problems + truth.problems)
     rows = [np.zeros(0, np.int64)]
     for part in wanted if len(index) else ():
@@ -97,7 +90,7 @@ def open_ho3d(
             own = own[_known_truth(files, index, truth, own)]
         rows.append(own)
     chosen = np.concatenate(rows)
-    return HO3D(name, split, files, index, chosen, mano=mano, skip=skip, truth=truth)
+    return HO3D(name, split, files, index, chosen, options, truth=truth)
 
 
 class HO3D(IndexedSet):
@@ -257,6 +250,11 @@ class HO3D(IndexedSet):
 # ----------------------------------------------------------------------------------- opening
 
 
+def _listed(files: Files) -> dict[str, list[str]]:
+    """The sequences that are there of each list that is there."""
+    return {part: _sequences(files, part) for part in FOLDERS if files.has(f"{part}.txt")}
+
+
 def _sequences(files: Files, part: str) -> list[str]:
     """The listed sequences that are there, in the list's order."""
     listed = dict.fromkeys(sequence for sequence, _, _ in read_list(files, part)[0])
@@ -268,9 +266,7 @@ def _scan(files: Files, name: str, there: dict[str, list[str]]) -> Scan:
     lists = [f"{part}.txt" for part in there]
     folders = [f"{part}/{sequence}" for part, sequences in there.items() for sequence in sequences]
     watched = lists + [f"{folder}/{kind}" for folder in folders for kind in ("meta", "rgb")]
-    labels = [f"{f}/meta/{file}" for f in folders for file in files.list(f"{f}/meta")]
-    if len(labels) <= FEW_WATCHED:
-        watched += labels
+    watched += if_few(f"{f}/meta/{file}" for f in folders for file in files.list(f"{f}/meta"))
     return Scan(
         name=name,
         version=1,
@@ -338,7 +334,8 @@ def _entry(version: str) -> DatasetEntry:
         splits=SPLITS,
         train="train",
         test="evaluation",
-        open=functools.partial(open_ho3d, version=version),
+        index=functools.partial(index_ho3d, version=version),
+        select=functools.partial(select_ho3d, version=version),
         published=PUBLISHED[version],
         missing=functools.partial(missing, version=version),
     )

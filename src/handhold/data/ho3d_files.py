@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from handhold.data.files import Files, checked
-from handhold.data.index import Part, Problem, texts
+from handhold.data.files import Files
+from handhold.data.index import TEXT, Part, Problem, columns_of
 from handhold.data.json_rows import read_rows
 from handhold.data.labels import GRASP_METRES, is_grasped
 from handhold.errors import FileFormatError, HandholdError, InputError, MissingFileError
+from handhold.fields import checked, field, mapping
 from handhold.hand.convention import OPENGL_OPENCV, opengl_to_opencv, reorder
 from handhold.hand.foreign_pickle import read_foreign_pickle
 from handhold.objects.catalogue import info
@@ -93,6 +94,7 @@ def read_sequence(files: Files, key: str) -> Part:
             label
             | {
                 "part": FOLDERS.index(part),
+                "sequence": sequence,
                 "position": position,
                 "frame": frame,
                 "png": f"{frame}.png" in there,
@@ -100,12 +102,7 @@ def read_sequence(files: Files, key: str) -> Part:
                 "grasp50": grasps[1],
             }
         )
-    columns: dict[str, NDArray[Any]] = {
-        column: np.array([row[column] for row in rows], kind) for column, kind in _TYPES.items()
-    }
-    columns["sequence"] = texts([sequence] * len(rows))
-    columns["frame"] = texts([row["frame"] for row in rows])
-    found.columns = columns
+    found.columns = columns_of(rows, _TYPES)
     return found
 
 
@@ -113,6 +110,7 @@ _TYPES = {
     "part": "u1", "position": "u4", "png": "?", "thing": "u1", "grasp10": "i1", "grasp50": "i1",
     "intrinsics": "f8", "object_pose": "f4", "rest_box": "f4", "joints": "f4", "wrist": "f4",
     "pose": "f4", "translation": "f4", "betas": "f4", "box": "f4",
+    "sequence": TEXT, "frame": TEXT,
 }  # fmt: skip
 
 
@@ -129,15 +127,7 @@ def _first_pose(files: Files, folder: str) -> NDArray[np.float64] | None:
 def _meta(files: Files, name: str) -> dict[str, Any]:
     where = files.place(name)
     found = read_foreign_pickle(files.read(name), where)
-    if not isinstance(found, dict):
-        raise FileFormatError(f"{where}: expected names and values")
-    return found
-
-
-def _field(found: dict[str, Any], name: str, where: str) -> Any:
-    if name not in found:
-        raise FileFormatError(f"{where}: the field {name!r} is missing")
-    return found[name]
+    return dict(mapping(found, where))
 
 
 def _vector(value: Any, size: int, where: str) -> NDArray[np.float64]:
@@ -150,7 +140,7 @@ def _vector(value: Any, size: int, where: str) -> NDArray[np.float64]:
 
 def _object_pose(found: dict[str, Any], where: str) -> NDArray[np.float64]:
     """(3, 4) in OpenCV's camera frame; NaN where the object is not annotated."""
-    turned, moved = _field(found, "objRot", where), _field(found, "objTrans", where)
+    turned, moved = field(found, "objRot", where), field(found, "objTrans", where)
     if turned is None or moved is None:
         return np.full((3, 4), np.nan)
     rotation = Rotation.from_rotvec(_vector(turned, 3, f"{where}: objRot")).as_matrix()
@@ -160,7 +150,7 @@ def _object_pose(found: dict[str, Any], where: str) -> NDArray[np.float64]:
 
 def _class(found: dict[str, Any], where: str) -> int:
     """The class id of the object."""
-    name = _field(found, "objName", where)
+    name = field(found, "objName", where)
     try:
         return info(name if isinstance(name, str) else repr(name)).dexycb_id
     except InputError as error:
@@ -174,20 +164,20 @@ def _read_meta(files: Files, name: str, part: str) -> dict[str, Any] | None:
     found = _meta(files, name)
     joints, wrist = np.full((21, 3), np.nan), np.full(3, np.nan)
     pose, moved, betas, box = (np.full(n, np.nan) for n in (48, 3, 10, 4))
-    labelled = _field(found, "handJoints3D", where)
+    labelled = field(found, "handJoints3D", where)
     if labelled is None:
         return None
     if part == "train":
         joints = _joints(labelled, f"{where}: handJoints3D")
         wrist = joints[0]
-        if any(_field(found, key, where) is None for key in ("handPose", "handTrans", "handBeta")):
+        if any(field(found, key, where) is None for key in ("handPose", "handTrans", "handBeta")):
             return None
         pose = _vector(found["handPose"], 48, f"{where}: handPose")
         moved = _vector(found["handTrans"], 3, f"{where}: handTrans")
         betas = _vector(found["handBeta"], 10, f"{where}: handBeta")
     else:
         wrist = opengl_to_opencv(_vector(labelled, 3, f"{where}: handJoints3D"))
-        box = _vector(_field(found, "handBoundingBox", where), 4, f"{where}: handBoundingBox")
+        box = _vector(field(found, "handBoundingBox", where), 4, f"{where}: handBoundingBox")
         if not (box[0] < box[2] and box[1] < box[3]):
             raise FileFormatError(
                 f"{where}: handBoundingBox: expected x0 < x1 and y0 < y1, found {box.tolist()}"
@@ -204,7 +194,7 @@ def _read_meta(files: Files, name: str, part: str) -> dict[str, Any] | None:
         corners = checked(corners, (8, 3), f"{where}: objCorners3DRest")
         rest = np.stack([corners.min(0), corners.max(0)])
     return {
-        "intrinsics": _intrinsics(_field(found, "camMat", where), f"{where}: camMat"),
+        "intrinsics": _intrinsics(field(found, "camMat", where), f"{where}: camMat"),
         "thing": thing,
         "object_pose": object_pose,
         "rest_box": rest,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handhold.atomic import replacing
 from handhold.data.files import Files
 from handhold.errors import HandholdError, InputError
 
 FORMAT = 1
+FEW_WATCHED = 20_000  # files, as `if_few` explains
 ALONE = 5.0  # seconds before other processes are started, which takes about as long
 HOME_VARIABLE = "HANDHOLD_HOME"
 Columns = dict[str, NDArray[Any]]
@@ -184,9 +187,9 @@ def _read_part(files: Files, scan: Scan, key: str, partial: Path) -> None:
         "problems": [[problem.file, problem.what] for problem in part.problems],
     }
     about = np.frombuffer(json.dumps(told).encode(), np.uint8)
-    with tempfile.NamedTemporaryFile(dir=partial, suffix=".tmp", delete=False) as file:
-        np.savez(file, _about=about, **part.columns)  # type: ignore[arg-type]
-    Path(file.name).replace(_part_path(partial, key))
+    with replacing(_part_path(partial, key)) as unfinished:
+        # numpy's types take every one of **arrays for its allow_pickle, a bool
+        np.savez(unfinished, _about=about, **part.columns)  # type: ignore[arg-type]
 
 
 def _join(partial: Path, folder: Path, scan: Scan, stamp: str) -> None:
@@ -227,6 +230,32 @@ def _load(folder: Path, stamp: str) -> Index | None:
         return None
 
 
+TEXT = "text"  # in place of a numpy type: names, as long as they are
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> Columns:
+    """One array a field. types: field -> numpy's type, or TEXT."""
+    found: Columns = {}
+    for name, kind in types.items():
+        values = [row[name] for row in rows]
+        found[name] = texts(values) if kind == TEXT else np.array(values, kind)
+    return found
+
+
 def texts(values: Sequence[str]) -> NDArray[np.bytes_]:
     """Names as a column of bytes."""
     return np.char.encode(np.asarray(values, np.str_), "utf-8") if values else np.zeros(0, "S1")
+
+
+def chosen_rows(index: Index, column: str, values: Sequence[int]) -> NDArray[np.int64]:
+    """The rows whose column holds one of the values, in the index's order."""
+    if not len(index):
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(np.isin(index.columns[column], values)).astype(np.int64)
+
+
+def if_few(names: Iterable[str]) -> list[str]:
+    """The label files to watch one by one: all of them, or none where they are so many that to look
+    at the time of each on every opening would take long; then their folders tell."""
+    found = list(itertools.islice(names, FEW_WATCHED + 1))
+    return found if len(found) <= FEW_WATCHED else []

@@ -5,15 +5,15 @@ A file of vertices has up to a gigabyte; as Python lists its numbers would take 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.data.files import Files, checked
+from handhold.data.files import Files
 from handhold.errors import FileFormatError
+from handhold.fields import checked, read_json
 
 _ROW_END = re.compile(rb"\]\s*\]")
 
@@ -36,7 +36,7 @@ def read_rows(
         if piece[:1] != (b"," if start else b"["):
             break
         start = end
-        entry = _numbers(piece[1:], label)  # raises: where entries end is then unknown
+        entry = read_json(piece[1:], label)  # raises: where entries end is then unknown
         try:
             rows.append(checked(entry, shape, label).astype(kind))
         except FileFormatError as error:
@@ -54,7 +54,7 @@ def read_rows(
 def read_numbers(files: Files, name: str) -> tuple[NDArray[np.float64], dict[int, str]]:
     """The numbers (N,) of a JSON file [x, ...] or [[x], ...], as `read_rows` does."""
     where = files.place(name)
-    found = _numbers(files.read(name), where)
+    found = read_json(files.read(name), where)
     if not isinstance(found, list):
         raise FileFormatError(f"{where}: expected a list of numbers")
     values = np.full(len(found), math.nan)
@@ -66,10 +66,3 @@ def read_numbers(files: Files, name: str) -> tuple[NDArray[np.float64], dict[int
         except FileFormatError as error:
             problems[i] = str(error)
     return values, problems
-
-
-def _numbers(data: bytes, where: str) -> object:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{where}: not valid JSON: {error}") from error

@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handhold.data.coco import missing_images, value
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record
-from handhold.data.files import Files, checked, image_size, plain_name, read_json
-from handhold.data.index import Part, Problem, Scan, open_index, texts
+from handhold.data.coco import missing_images
+from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
+from handhold.data.files import Files, image_size, plain_name
+from handhold.data.index import TEXT, Index, Part, Problem, Scan, columns_of
 from handhold.data.object_points import read_points
 from handhold.errors import FileFormatError, HandholdError
+from handhold.fields import checked, field, read_json
 from handhold.geometry.boxes import box_from_points
 from handhold.hand.convention import change_frame, mean_to_flat
 from handhold.objects.control_points import control_points
@@ -40,25 +39,19 @@ NUMBERS = {
 }  # fmt: skip
 
 
-def open_mow(
-    files: Files,
-    split: str,
-    *,
-    mano: str | Path | None = None,
-    skip: Iterable[str] = (),
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Mow:
-    """All of it (`all`), in the label file's order. Raises what reading raises."""
+def index_mow(files: Files, options: OpenOptions) -> Index:
+    """The photos that are there."""
     folders = ("images", "models")
     watched = [f"{folder}/{name}" for folder in folders for name in files.list(folder)]
     scan = Scan(
         name="mow", version=1, parts=("all",), watched=(LABELS, *folders, *watched), read=read_all
     )
-    index = open_index(files, scan, cache=cache, workers=workers, progress=progress)
-    rows = np.arange(len(index), dtype=np.int64)
-    return Mow("mow", split, files, index, rows, mano=mano, skip=skip)
+    return options.index(files, scan)
+
+
+def select_mow(files: Files, index: Index, split: str, options: OpenOptions) -> Mow:
+    """All of it (`all`), in the label file's order."""
+    return Mow("mow", split, files, index, np.arange(len(index), dtype=np.int64), options)
 
 
 class Mow(IndexedSet):
@@ -156,6 +149,11 @@ class Mow(IndexedSet):
 # ----------------------------------------------------------------------------------- reading
 
 
+_TYPES = dict.fromkeys(NUMBERS, "f8") | {
+    "width": "u4", "height": "u4", "key": TEXT, "object": TEXT, "url": TEXT, "image": TEXT,
+}  # fmt: skip
+
+
 def _mesh_points(files: Files, key: str) -> NDArray[Any] | None:
     """The vertices of an object's mesh, None where it is not there."""
     name = f"models/{key}.obj"
@@ -192,19 +190,16 @@ def read_all(files: Files, _: str) -> Part:
         rows.append(row | {"image": file, "width": size[0], "height": size[1]})
     part.dropped["no image"] = len(lacking)
     part.problems += missing_images(lacking, "it belongs to MOW's images")
-    columns = {name: np.array([row[name] for row in rows], "f8") for name in NUMBERS}
-    columns |= {name: np.array([row[name] for row in rows], "u4") for name in ("width", "height")}
-    names = ("key", "object", "url", "image")
-    part.columns = columns | {name: texts([row[name] for row in rows]) for name in names}
+    part.columns = columns_of(rows, _TYPES)
     return part
 
 
 def _read_entry(entry: Any, where: str) -> dict[str, Any]:
-    key = plain_name(value(entry, "image_id", where), f"{where}.image_id")
+    key = plain_name(field(entry, "image_id", where), f"{where}.image_id")
     where = f"{where} ({key})"
     row: dict[str, Any] = {"key": key}
     for name, count in NUMBERS.items():
-        found = value(entry, name, where)
+        found = field(entry, name, where)
         try:
             flat = np.asarray(found, np.float64).reshape(-1)
         except (TypeError, ValueError, OverflowError) as error:
@@ -217,10 +212,10 @@ def _read_entry(entry: Any, where: str) -> dict[str, Any]:
         turn = row[name].reshape(3, 3)
         if np.abs(turn @ turn.T - np.eye(3)).max() > 0.01 or np.linalg.det(turn) < 0:
             raise FileFormatError(f"{where}.{name}: expected a rotation, found {turn.tolist()}")
-    for name, field in (("object", "obj_name"), ("url", "obj_url")):
-        row[name] = entry.get(field) or ""
+    for name, told in (("object", "obj_name"), ("url", "obj_url")):
+        row[name] = entry.get(told) or ""
         if not isinstance(row[name], str):
-            raise FileFormatError(f"{where}.{field}: expected a text, found {row[name]!r:.60}")
+            raise FileFormatError(f"{where}.{told}: expected a text, found {row[name]!r:.60}")
     return row
 
 
@@ -242,7 +237,8 @@ ENTRY = DatasetEntry(
     splits=("all",),
     train="all",
     test="all",
-    open=open_mow,
+    index=index_mow,
+    select=select_mow,
     published={"all": (ENTRIES, "the published poses.json")},
     missing=missing,
 )

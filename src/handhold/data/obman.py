@@ -9,18 +9,18 @@ documented, so Hand.pose and betas stay None; joints and vertices are exact.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.data.coco import missing_images, value
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record
-from handhold.data.files import Files, checked
-from handhold.data.index import Part, Problem, Scan, open_index
+from handhold.data.coco import missing_images
+from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
+from handhold.data.files import Files
+from handhold.data.index import Index, Part, Problem, Scan, chosen_rows, if_few
 from handhold.errors import FileFormatError, HandholdError, MissingFileError
+from handhold.fields import checked, field, mapping
 from handhold.geometry.boxes import box_from_points
 from handhold.hand.convention import OPENGL_OPENCV, opengl_to_opencv
 from handhold.hand.foreign_pickle import read_foreign_pickle
@@ -33,19 +33,14 @@ INTRINSICS = ((480.0, 0.0, 128.0), (0.0, 480.0, 128.0), (0.0, 0.0, 1.0))
 HAND_VALUES = {"right": (22, 24), "left": (21, 23)}  # of the segmentation
 OBJECT_VALUE = 100
 SLICE = 1000  # samples in one part of the scan
-FEW_WATCHED = 20_000  # up to so many files, every one's time is looked at
 
 
-def open_obman(
-    files: Files,
-    split: str,
-    *,
-    mano: str | Path | None = None,
-    skip: Iterable[str] = (),
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> ObMan:
+def index_obman(files: Files, options: OpenOptions) -> Index:
+    """The samples that are there."""
+    return options.index(files, _scan(files))
+
+
+def select_obman(files: Files, index: Index, split: str, options: OpenOptions) -> ObMan:
     """One split: `train`, `val`, `test`, or `all`: what is there of them. Raises
     MissingFileError where a split's labels are missing; what reading raises."""
     there = [part for part in PARTS if files.list(f"{part}/meta")]
@@ -53,10 +48,8 @@ def open_obman(
     if not wanted or not set(wanted) <= set(there):
         lacking = f"{split if split in PARTS else 'test'}/meta"
         raise MissingFileError(f"{files.place(lacking)}: no such folder; {split} needs it")
-    index = open_index(files, _scan(files), cache=cache, workers=workers, progress=progress)
-    keep = [list(PARTS).index(part) for part in wanted]
-    rows = np.flatnonzero(np.isin(index.columns["part"], keep)) if len(index) else np.zeros(0, int)
-    return ObMan("obman", split, files, index, rows.astype(np.int64), mano=mano, skip=skip)
+    rows = chosen_rows(index, "part", [list(PARTS).index(part) for part in wanted])
+    return ObMan("obman", split, files, index, rows, options)
 
 
 class ObMan(IndexedSet):
@@ -173,14 +166,13 @@ def _numbers(files: Files, folder: str) -> list[str]:
 
 def _scan(files: Files) -> Scan:
     parts: list[str] = []
-    watched: list[str] = []
+    labels: list[str] = []
     for part in PARTS:
         count = len(_numbers(files, f"{part}/meta"))
         parts += [f"{part} {start}" for start in range(0, count, SLICE)]
-        watched += [f"{part}/meta/{name}" for name in files.list(f"{part}/meta")]
-    if len(watched) > FEW_WATCHED:
-        watched = []
-    watched += [f"{part}/{folder}" for part in PARTS for folder in ("meta", "rgb")]
+        labels += [f"{part}/meta/{name}" for name in files.list(f"{part}/meta")]
+    folders = [f"{part}/{folder}" for part in PARTS for folder in ("meta", "rgb")]
+    watched = [*if_few(labels), *folders]
     return Scan(
         name="obman", version=1, parts=tuple(parts), watched=tuple(watched), read=read_slice
     )
@@ -221,15 +213,15 @@ def read_meta(files: Files, name: str) -> dict[str, Any]:
     field."""
     where = files.place(name)
     found = read_foreign_pickle(files.read(name), where)
-    meta = dict(found) if isinstance(found, dict) else found
+    meta = dict(mapping(found, where))
     shapes = {
         "coords_2d": (21, 2), "coords_3d": (21, 3), "verts_3d": (778, 3), "affine_transform": (4, 4)
     }  # fmt: skip
-    for field, shape in shapes.items():
-        meta[field] = checked(value(meta, field, where), shape, f"{where}: {field}")
-    for field in ("side", "sample_id"):
-        text = value(meta, field, where)
-        meta[field] = text.decode("latin1") if isinstance(text, bytes) else text
+    for name, shape in shapes.items():
+        meta[name] = checked(field(meta, name, where), shape, f"{where}: {name}")
+    for name in ("side", "sample_id"):
+        text = field(meta, name, where)
+        meta[name] = text.decode("latin1") if isinstance(text, bytes) else text
     if meta["side"] not in ("left", "right"):
         raise FileFormatError(f"{where}: side: expected left or right, found {meta['side']!r:.60}")
     if not isinstance(meta["sample_id"], str) or not meta["sample_id"]:
@@ -262,7 +254,8 @@ ENTRY = DatasetEntry(
     splits=SPLITS,
     train="train",
     test="test",
-    open=open_obman,
+    index=index_obman,
+    select=select_obman,
     published={
         part: (count, "the count generally given (not checked against the files)")
         for part, count in PARTS.items()

@@ -8,16 +8,14 @@ do not count it in the side's accuracy, and networks that want a right hand refu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handhold.data.coco import box, flag, keypoints, missing_images, read_coco
-from handhold.data.dataset import DatasetEntry, IndexedSet, Record
+from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
-from handhold.data.index import Columns, Part, Scan, open_index, texts
+from handhold.data.index import TEXT, Index, Part, Scan, chosen_rows, columns_of
 from handhold.data.photos import assumed_camera
 from handhold.errors import MissingFileError
 from handhold.scene import Hand
@@ -29,34 +27,28 @@ IMAGES = {"train": 10_000, "test": 1_703}
 _SOURCE = "the count generally given (not checked against the files)"
 
 
-def open_onehand10k(
-    files: Files,
-    split: str,
-    *,
-    mano: str | Path | None = None,
-    skip: Iterable[str] = (),
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> OneHand10K:
+def index_onehand10k(files: Files, options: OpenOptions) -> Index:
+    """The labelled hands that are there."""
+    scan = Scan(
+        name="onehand10k",
+        version=1,
+        parts=tuple(_there(files)),
+        watched=tuple(x for part in PARTS for x in (label_file(part), image_folder(part))),
+        read=read_part,
+    )
+    return options.index(files, scan)
+
+
+def select_onehand10k(files: Files, index: Index, split: str, options: OpenOptions) -> OneHand10K:
     """One split: `train`, `test`, or `all`: what is there of both. Raises
     MissingFileError where its labels are missing; what reading raises."""
-    there = [part for part in PARTS if files.has(label_file(part))]
+    there = _there(files)
     wanted = there if split == "all" else [split]
     if not wanted or not set(wanted) <= set(there):
         name = label_file(split if split in PARTS else "test")
         raise MissingFileError(f"{files.place(name)}: not found; {split} needs it")
-    scan = Scan(
-        name="onehand10k",
-        version=1,
-        parts=tuple(there),
-        watched=tuple(x for part in PARTS for x in (label_file(part), image_folder(part))),
-        read=read_part,
-    )
-    index = open_index(files, scan, cache=cache, workers=workers, progress=progress)
-    keep = [PARTS.index(part) for part in wanted]
-    rows = np.flatnonzero(np.isin(index.columns["part"], keep)) if len(index) else np.zeros(0, int)
-    return OneHand10K("onehand10k", split, files, index, rows.astype(np.int64), skip=skip)
+    rows = chosen_rows(index, "part", [PARTS.index(part) for part in wanted])
+    return OneHand10K("onehand10k", split, files, index, rows, options)
 
 
 class OneHand10K(IndexedSet):
@@ -81,6 +73,11 @@ class OneHand10K(IndexedSet):
             camera=assumed_camera(int(row["width"]), int(row["height"])),
             hands=(hand,),
         )
+
+
+def _there(files: Files) -> list[str]:
+    """The halves that can be read."""
+    return [part for part in PARTS if files.has(label_file(part))]
 
 
 def label_file(part: str) -> str:
@@ -127,15 +124,18 @@ def read_part(files: Files, part: str) -> Part:
                 }
             )  # fmt: skip
     problems = found.problems + missing_images(list(lacking), f"it belongs to the {part} images")
-    return Part(columns=_columns(rows), dropped=dropped, problems=problems)
+    return Part(columns=columns_of(rows, _TYPES), dropped=dropped, problems=problems)
 
 
-_TYPES = {"part": "u1", "id": "i8", "box": "f4", "joints": "f4", "width": "u4", "height": "u4"}
-
-
-def _columns(rows: list[dict[str, Any]]) -> Columns:
-    columns = {name: np.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()}
-    return columns | {"image": texts([row["image"] for row in rows])}
+_TYPES = {
+    "part": "u1",
+    "id": "i8",
+    "box": "f4",
+    "joints": "f4",
+    "width": "u4",
+    "height": "u4",
+    "image": TEXT,
+}
 
 
 def missing(files: Files) -> list[str]:
@@ -155,7 +155,8 @@ ENTRY = DatasetEntry(
     splits=SPLITS,
     train="train",
     test="test",
-    open=open_onehand10k,
+    index=index_onehand10k,
+    select=select_onehand10k,
     published={part: (count, _SOURCE) for part, count in IMAGES.items()},
     missing=missing,
 )

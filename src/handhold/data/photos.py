@@ -10,7 +10,6 @@ are optional. "complete" null or absent means that an unlabelled hand may be vis
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,9 +19,11 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from handhold.errors import FileFormatError, InputError, MissingFileError
+from handhold.fields import field, numbers, read_json
 from handhold.geometry.camera import intrinsics_from_35mm, intrinsics_from_fov
 from handhold.scene import NUM_JOINTS, Camera, Hand, Sample
 
@@ -137,38 +138,19 @@ def assumed_camera(width: int, height: int) -> Camera:
 # ---- reading labels.json ----
 
 
-def _get(entry: Any, name: str, kinds: tuple[type, ...], where: str) -> Any:
-    if not isinstance(entry, dict):
-        raise FileFormatError(f"{where}: expected an object, found {type(entry).__name__}")
-    if name not in entry:
-        raise FileFormatError(f"{where}: the field {name!r} is missing")
-    value = entry[name]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-        raise FileFormatError(f"{where}.{name}: expected {names}, found {value!r:.60}")
-    return value
-
-
-def _numbers(entry: Any, name: str, shape: tuple[int, ...], where: str) -> np.ndarray:
-    value = _get(entry, name, (list,), where)
-    try:
-        array = np.array(value, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise FileFormatError(f"{where}.{name}: expected numbers: {error}") from error
-    if array.shape != shape:
-        raise FileFormatError(f"{where}.{name}: expected shape {shape}, found {array.shape}")
-    return array
+def _float32(entry: Any, name: str, shape: tuple[int, ...], where: str) -> NDArray[np.float32]:
+    return numbers(entry, name, shape, where, finite=False).astype(np.float32)
 
 
 def _read_hand(entry: Any, where: str) -> Hand:
-    side = _get(entry, "side", (str,), where)
+    side = field(entry, "side", where, str)
     if side not in ("left", "right"):
         raise FileFormatError(f"{where}.side: expected 'left' or 'right', found {side!r}")
-    joints = _numbers(entry, "joints_2d", (NUM_JOINTS, 2), where)
-    valid = _numbers(entry, "visible", (NUM_JOINTS,), where) != 0
+    joints = _float32(entry, "joints_2d", (NUM_JOINTS, 2), where)
+    valid = _float32(entry, "visible", (NUM_JOINTS,), where) != 0
     if not np.isfinite(joints[valid]).all():
         raise FileFormatError(f"{where}.joints_2d: a visible joint is not finite")
-    box = _numbers(entry, "box", (4,), where)
+    box = _float32(entry, "box", (4,), where)
     if not (np.isfinite(box).all() and box[2] > box[0] and box[3] > box[1]):
         raise FileFormatError(f"{where}.box: expected x0 < x1 and y0 < y1, found {box.tolist()}")
     return Hand(
@@ -176,7 +158,7 @@ def _read_hand(entry: Any, where: str) -> Hand:
         box=box,
         joints2d=np.where(valid[:, None], joints, np.float32(0)),
         joints2d_valid=valid,
-        grasping=_get(entry, "holding", (bool, type(None)), where),
+        grasping=field(entry, "holding", where, bool, type(None)),
     )
 
 
@@ -188,34 +170,31 @@ def read_labels(path: str | Path) -> list[Photo]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"{path}: not found; expected the labels of a folder of photos")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FileFormatError(f"{path}: not valid JSON: {error}") from error
+    document = read_json(path.read_bytes(), str(path))
     photos: list[Photo] = []
     seen: set[str] = set()
-    for i, entry in enumerate(_get(document, "photos", (list,), str(path))):
+    for i, entry in enumerate(field(document, "photos", str(path), list)):
         where = f"{path}: photos[{i}]"
-        file = _get(entry, "file", (str,), where)
+        file = field(entry, "file", where, str)
         where = f"{path}: photos[{i}] ({file})"
         if file in seen:
             raise FileFormatError(f"{where}.file: listed twice")
         seen.add(file)
-        width, height = (_get(entry, name, (int,), where) for name in ("width", "height"))
+        width, height = (field(entry, name, where, int) for name in ("width", "height"))
         if width < 1 or height < 1:
             raise FileFormatError(f"{where}: expected a positive size, found {width}x{height}")
         if "complete" in entry:
-            complete = _get(entry, "complete", (bool, type(None)), where) is True
+            complete = field(entry, "complete", where, bool, type(None)) is True
         else:
             complete = False
-        hands = _get(entry, "hands", (list,), where)
+        hands = field(entry, "hands", where, list)
         digits = re.findall(r"\d+", str(entry.get("source_file", "")))
         photos.append(
             Photo(
                 file=file,
                 width=width,
                 height=height,
-                sequence=_get(entry, "sequence", (str,), where),
+                sequence=field(entry, "sequence", where, str),
                 source=str(entry.get("source", "")),
                 number=int(digits[-1]) if digits else i,
                 complete=complete,

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from handhold.data.dataset import DatasetEntry, IndexedSet
+from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions
 from handhold.data.files import Files
 from handhold.errors import InputError
 
@@ -43,7 +43,7 @@ def open_dataset(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IndexedSet:
-    """One split of a published set in its official files, as `DatasetEntry.open` explains.
+    """One split of a published set in its official files; the other options: `OpenOptions`.
 
     split: None for the one to train on. Raises InputError, MissingFileError, FileFormatError, each
     naming file or field.
@@ -55,12 +55,7 @@ def open_dataset(
             f"{name}: there is no split {split!r}; expected one of {', '.join(found.splits)}"
         )
     files = Files(root, found.tops)
-    return found.open(
-        files,
-        split,
-        mano=mano,
-        skip=skip,
-        cache=cache,
-        workers=workers,
-        progress=progress,
+    options = OpenOptions(
+        mano=mano, skip=tuple(skip), cache=cache, workers=workers, progress=progress
     )
+    return found.open(files, split, options)

@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from handhold.atomic import replacing, write_text
 from handhold.evaluation.collect import Collection
 from handhold.evaluation.metrics.hand import Curve
 from handhold.evaluation.protocols import Protocol
@@ -115,9 +116,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     }
     written = []
     for name, text in texts.items():
-        unfinished = folder / f".{name}"
-        unfinished.write_text(text)
-        written.append(unfinished.replace(folder / name))
+        write_text(folder / name, text)
+        written.append(folder / name)
     try:
         written.append(_plot(report, folder / "report.png"))
     except ImportError:
@@ -157,7 +157,7 @@ def _plot(report: Report, path: Path) -> Path:
     axes[2].invert_yaxis()
     axes[2].set(xlim=(0, 1), title="shares")
     figure.suptitle(f"{report.title}\n{report.protocol}", fontsize=9)
-    unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, dpi=110, format="png")
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format="png")
     plt.close(figure)
-    return unfinished.replace(path)
+    return path

@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from handhold.atomic import replacing
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.hand.convention import OPENGL_OPENCV, SKELETON, reorder
 from handhold.scene import NUM_JOINTS, NUM_VERTICES
@@ -88,8 +89,8 @@ def write_submission(
     """Write a submission of hands in our convention (`as_server`), under a temporary name first."""
     path = Path(path)
     ours = as_server(chosen, joints, vertices, wrists)
-    unfinished = path.with_name(f".{path.name}")
     with (
+        replacing(path) as unfinished,
         zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed,
         packed.open(MEMBER, "w", force_zip64=True) as file,
     ):
@@ -98,7 +99,6 @@ def write_submission(
         file.write(b", ")
         _write_list(file, ours[1])
         file.write(b"]")
-    unfinished.replace(path)
 
 
 def _write_list(file: IO[bytes], hands: Array) -> None:

@@ -9,7 +9,6 @@ for methods that take it (HOISDF).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from handhold.errors import FileFormatError, InputError, MissingFileError
+from handhold.fields import checked, field, read_json
 from handhold.scene import FloatArray, Side
 
 
@@ -42,10 +42,7 @@ def read_boxes(path: str | Path) -> list[GivenBox] | dict[str, list[GivenBox]]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file (--boxes)")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FileFormatError(f"{path}: not JSON ({error})") from error
+    document = read_json(path.read_bytes(), str(path))
     if isinstance(document, list):
         return parse_boxes(document, str(path))
     if isinstance(document, dict):
@@ -68,14 +65,9 @@ def _parse(entry: Any, where: str) -> GivenBox:
     if isinstance(entry, GivenBox):
         return entry
     fields: dict[str, Any] = dict(entry) if isinstance(entry, Mapping) else {"box": entry}
-    box = _corners(fields.get("box"), f"{where}.box")
-    try:
-        told: Any = fields.get("score")
-        score = 1.0 if told is None else float(told)
-    except (TypeError, ValueError):
-        raise FileFormatError(f"{where}.score: expected a number") from None
-    if not np.isfinite(score):
-        raise FileFormatError(f"{where}.score: expected a finite number, found {score}")
+    box = _corners(field(fields, "box", where), f"{where}.box")
+    told = fields.get("score")
+    score = 1.0 if told is None else float(checked(told, (), f"{where}.score"))
     side = fields.get("side")
     if side not in ("left", "right", None):
         raise FileFormatError(f"{where}.side: expected 'left', 'right' or null, found {side!r}")
@@ -91,22 +83,14 @@ def _parse(entry: Any, where: str) -> GivenBox:
 
 
 def _position(value: Any, where: str) -> FloatArray:
-    try:
-        place = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        place = np.zeros(0)
-    if place.shape != (3,) or not np.isfinite(place).all() or place[2] <= 0:
-        raise FileFormatError(f"{where}: expected three finite numbers x, y, z > 0, in metres")
+    place = checked(value, (3,), where)
+    if place[2] <= 0:
+        raise FileFormatError(f"{where}: expected x, y, z > 0, in metres, found {place.tolist()}")
     return place
 
 
 def _corners(value: Any, where: str) -> FloatArray:
-    try:
-        box = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        box = np.zeros(0)
-    if box.shape != (4,) or not np.isfinite(box).all():
-        raise FileFormatError(f"{where}: expected four finite numbers x0, y0, x1, y1")
+    box = checked(value, (4,), where)
     if not (box[2] > box[0] and box[3] > box[1]):
         raise FileFormatError(f"{where}: expected x0 < x1 and y0 < y1, found {box.tolist()}")
     return box

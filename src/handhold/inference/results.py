@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from handhold.errors import FileFormatError, MissingFileError
+from handhold.fields import checked, field, mapping, numbers, read_json
 from handhold.scene import Camera, CameraSource, FloatArray, Hand, RigidObject, Scene
 
 SCHEMA = "handhold.scene/1"
@@ -77,49 +79,44 @@ def read_scene(path: str | Path) -> Scene:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FileFormatError(f"{path}: not JSON ({error})") from error
-    return scene_from_json(document, name=str(path))
+    return scene_from_json(read_json(path.read_bytes(), str(path)), name=str(path))
 
 
 def scene_from_json(document: Any, *, name: str = "scene") -> Scene:
     """The inverse of `scene_to_json`. Raises FileFormatError naming the field that does not fit."""
-    reader = _Reader(name)
-    top = reader.mapping(document, "document")
+    where = f"{name}: document"
+    top = mapping(document, where)
     if top.get("schema") != SCHEMA:
         raise FileFormatError(f"{name}: schema: expected {SCHEMA!r}, found {top.get('schema')!r}")
-    width, height = (int(edge) for edge in reader.array(top, "size", (2,)))
-    lens = reader.mapping(top.get("camera"), "camera")
-    fx, fy, cx, cy = (float(reader.array(lens, key, ())) for key in ("fx", "fy", "cx", "cy"))
+    width, height = (int(edge) for edge in numbers(top, "size", (2,), where))
+    lens, at = field(top, "camera", where), f"{name}: camera"
+    fx, fy, cx, cy = (float(numbers(lens, key, (), at)) for key in ("fx", "fy", "cx", "cy"))
     source: Any = lens.get("source")
     if source not in get_args(CameraSource):
         raise FileFormatError(f"{name}: camera.source: found {source!r}")
-    camera = reader.build(
-        "camera",
-        lambda: Camera(
+    with _placed(at):
+        camera = Camera(
             intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
             width=width,
             height=height,
             source=source,
-        ),
-    )
+        )
     hands, objects = [], []
-    for i, entry in enumerate(reader.sequence(top, "hands")):
-        hand, thing = _hand(reader, reader.mapping(entry, f"hands[{i}]"), f"hands[{i}]")
+    for i, entry in enumerate(field(top, "hands", where, list)):
+        hand, thing = _hand(entry, f"{name}: hands[{i}]")
         hands.append(hand)
         objects.append(thing)
     return Scene(
-        image=reader.text(top, "image"),
+        image=field(top, "image", where, str),
         camera=camera,
-        model=reader.text(top, "model"),
+        model=field(top, "model", where, str),
         hands=tuple(hands),
         objects=tuple(objects),
     )
 
 
-def _hand(reader: _Reader, entry: dict[str, Any], where: str) -> tuple[Hand, RigidObject | None]:
+def _hand(entry: Any, where: str) -> tuple[Hand, RigidObject | None]:
+    entry = mapping(entry, where)
     shapes = {
         "box": (4,),
         "joints2d": (21, 2),
@@ -129,85 +126,47 @@ def _hand(reader: _Reader, entry: dict[str, Any], where: str) -> tuple[Hand, Rig
         "translation": (3,),
     }
     values: dict[str, Any] = {
-        key: None if entry.get(key) is None else reader.array(entry, key, shape, where)
+        key: None if entry.get(key) is None else numbers(entry, key, shape, where)
         for key, shape in shapes.items()
     }
     values["joints"] = values.pop("joints3d")
     side: Any = entry.get("side")  # Hand checks it
     grasping, chance = entry.get("grasping"), entry.get("grasp_score")
     if grasping is not None and not isinstance(grasping, bool):
-        raise FileFormatError(f"{reader.name}: {where}.grasping: found {grasping!r}")
-    hand = reader.build(
-        where,
-        lambda: Hand(
+        raise FileFormatError(f"{where}.grasping: expected true, false or null: {grasping!r:.60}")
+    with _placed(where):
+        hand = Hand(
             side=side,
-            score=float(reader.array(entry, "score", (), where)),
+            score=float(numbers(entry, "score", (), where)),
             grasping=grasping,
             grasp_score=None
             if chance is None
-            else float(reader.array(entry, "grasp_score", (), where)),
+            else float(checked(chance, (), f"{where}.grasp_score")),
             **values,
-        ),
-    )
+        )
     if entry.get("object") is None:
         return hand, None
     where += ".object"
-    part = reader.mapping(entry["object"], where)
+    part = mapping(entry["object"], where)
     thing = RigidObject(
         name=part.get("name"),
-        rotation=reader.array(part, "rotation", (3, 3), where),
-        translation=reader.array(part, "translation", (3,), where),
-        score=float(reader.array(part, "score", (), where)),
+        rotation=numbers(part, "rotation", (3, 3), where),
+        translation=numbers(part, "translation", (3,), where),
+        score=float(numbers(part, "score", (), where)),
         held=hand.grasping,
     )
     return hand, thing
 
 
-class _Reader:
-    """Takes values out of parsed JSON; every error names the file and the field."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def mapping(self, value: Any, where: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise FileFormatError(f"{self.name}: {where}: expected an object, found {_kind(value)}")
-        return value
-
-    def sequence(self, entry: dict[str, Any], key: str) -> list[Any]:
-        value = entry.get(key)
-        if not isinstance(value, list):
-            raise FileFormatError(f"{self.name}: {key}: expected a list, found {_kind(value)}")
-        return value
-
-    def text(self, entry: dict[str, Any], key: str) -> str:
-        value = entry.get(key)
-        if not isinstance(value, str):
-            raise FileFormatError(f"{self.name}: {key}: expected a text, found {_kind(value)}")
-        return value
-
-    def array(
-        self, entry: dict[str, Any], key: str, shape: tuple[int, ...], where: str = ""
-    ) -> FloatArray:
-        field = f"{where}.{key}" if where else key
-        try:
-            value = np.asarray(entry.get(key), dtype=np.float64)
-        except (TypeError, ValueError):
-            value = None
-        if value is None or value.shape != shape or not np.isfinite(value).all():
-            wanted = "a finite number" if shape == () else f"finite numbers of shape {shape}"
-            raise FileFormatError(f"{self.name}: {field}: expected {wanted}")
-        return value
-
-    def build(self, where: str, make: Callable[[], Any]) -> Any:
-        try:
-            return make()
-        except ValueError as error:
-            raise FileFormatError(f"{self.name}: {where}: {error}") from error
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else type(value).__name__
+@contextmanager
+def _placed(where: str) -> Generator[None]:
+    """What our types refuse, as an error of the file."""
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except ValueError as error:
+        raise FileFormatError(f"{where}: {error}") from error
 
 
 def _rounded(values: FloatArray | None, digits: int) -> Any:

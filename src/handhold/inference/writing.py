@@ -4,7 +4,6 @@ at all.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handhold.atomic import write_bytes
 from handhold.errors import InputError
 from handhold.geometry.camera import resize_intrinsics
 from handhold.inference.results import scene_text
@@ -87,12 +87,13 @@ def write_results(
     """Write the formats asked for and return their paths; JSON last, so that it says "complete".
     There is no GLB where there are no hands. Raises OSError when the disk refuses.
     """
-    written = []
+    written: list[Path] = []
     meshes = object_meshes(scene) if {"png", "glb"} & set(formats) else {}
     if "png" in formats:
         picture = draw(scene, image, hand_faces, meshes)
         coded = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 2])[1]
-        written.append(replace_file(folder / f"{name}.png", coded.tobytes()))
+        written.append(folder / f"{name}.png")
+        write_bytes(written[-1], coded.tobytes())
     if "glb" in formats:
         path = folder / f"{name}.glb"
         if any(hand.vertices is not None for hand in scene.hands):
@@ -102,8 +103,8 @@ def write_results(
         else:
             path.unlink(missing_ok=True)  # of an earlier run: it would contradict the JSON
     if "json" in formats:
-        text = scene_text(scene).encode()
-        written.append(replace_file(folder / f"{name}.json", text))
+        written.append(folder / f"{name}.json")
+        write_bytes(written[-1], scene_text(scene).encode())
     return written
 
 
@@ -176,14 +177,3 @@ def _catalogue_mesh(name: str) -> tuple[FloatArray, NDArray[Any]] | None:
     except InputError:
         return None  # not in the catalogue
     return mesh.vertices, mesh.faces
-
-
-def replace_file(path: Path, content: bytes) -> Path:
-    """Write to a temporary name beside `path`, then move it there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pickle
 import re
 import zipfile
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from handhold.atomic import write_bytes
 from handhold.errors import InputError, MissingFileError, WeightsError
 from handhold.models.hub import local_file
 from handhold.models.trained_hand import TrainedHand, from_header, hand_of, to_header
@@ -121,12 +121,7 @@ def write_weights(
         header["hand"] = json.dumps(to_header(content.hand))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(save(entries, metadata=header))  # as readable as other files
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, save(entries, metadata=header))  # as readable as other files
     return path
 
 

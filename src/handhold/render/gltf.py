@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
+from handhold.atomic import write_bytes
 from handhold.errors import InputError
 from handhold.render.colors import HAND_COLORS, OBJECT_COLOR
 from handhold.scene import FloatArray, Scene
@@ -57,12 +57,7 @@ def write_glb(
     if not isinstance(data, bytes):
         raise InputError(f"write_glb: trimesh returned {type(data).__name__}, expected bytes")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data)
     return path
 
 

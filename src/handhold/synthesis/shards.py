@@ -27,6 +27,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from handhold.atomic import replacing, write_text
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.scene import Camera, Hand, RigidObject, Sample
 
@@ -212,9 +213,7 @@ def _write_index(folder: Path, shards: dict[str, ShardIndex]) -> None:
         "hands": sum(sum(shard.hands) for shard in shards.values()),
         "shards": {name: dataclasses.asdict(shards[name]) for name in sorted(shards)},
     }
-    unfinished = folder / f".{INDEX_NAME}.{os.getpid()}"
-    unfinished.write_text(json.dumps(document, separators=(",", ":")))
-    unfinished.replace(folder / INDEX_NAME)
+    write_text(folder / INDEX_NAME, json.dumps(document, separators=(",", ":")))
 
 
 def _indexed(files: Sequence[Path]) -> dict[Path, ShardIndex]:
@@ -289,23 +288,23 @@ def _write_shard(
     block: Iterable[Sample], path: Path, first: int, *, quality: int, depth: bool
 ) -> int:
     """Write one shard under a temporary name, move it, add it to the index; its sample count."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    stream = iter(block)
+    start = next(stream, None)
+    if start is None:
+        return 0
     count = 0
-    try:
-        with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as archive:
-            for count, sample in enumerate(block, 1):
-                members = encode_sample(sample, quality=quality, depth=depth)
-                for kind, suffix in MEMBERS.items():
-                    if kind in members:
-                        _add(archive, f"{first + count - 1:08d}.{suffix}", members[kind])
-        if count:
-            unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    if count:
-        shards = _read_index(path.parent)
-        shards[path.name] = scan_shard(path)
-        _write_index(path.parent, shards)
+    with (
+        replacing(path) as unfinished,
+        tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for count, sample in enumerate(itertools.chain([start], stream), 1):
+            members = encode_sample(sample, quality=quality, depth=depth)
+            for kind, suffix in MEMBERS.items():
+                if kind in members:
+                    _add(archive, f"{first + count - 1:08d}.{suffix}", members[kind])
+    shards = _read_index(path.parent)
+    shards[path.name] = scan_shard(path)
+    _write_index(path.parent, shards)
     return count
 
 

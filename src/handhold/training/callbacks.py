@@ -15,6 +15,7 @@ from lightning import Callback, Trainer
 from rich.console import Console
 from torch import nn
 
+from handhold.atomic import write_text
 from handhold.models.trained_hand import hand_of
 from handhold.training import curves
 from handhold.training.checkpoints import (
@@ -22,7 +23,6 @@ from handhold.training.checkpoints import (
     CURVES_NAME,
     METRICS_NAME,
     Checkpoint,
-    replace_text,
     save_checkpoint,
 )
 from handhold.training.config import TrainConfig
@@ -150,7 +150,7 @@ class Report(Callback):
 
     def write(self) -> None:
         """Renew metrics.jsonl."""
-        replace_text(self.folder / METRICS_NAME, curves.metrics_text(self.rows))
+        write_text(self.folder / METRICS_NAME, curves.metrics_text(self.rows))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from handhold.atomic import replacing, write_text
 from handhold.errors import FileFormatError, MissingFileError, WeightsError
 from handhold.hand.model import HandModel
 from handhold.models.trained_hand import TrainedHand, check_hand, from_header, to_header
@@ -40,13 +41,6 @@ class Checkpoint:
     hand: TrainedHand | None = None
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old or the new one, never a part."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and, beside it, its configuration; the old one stays until the move."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,16 +52,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "state": checkpoint.state,
         "hand": None if checkpoint.hand is None else to_header(checkpoint.hand),
     }
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            torch.save(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    replace_text(path.with_name(CONFIG_NAME), checkpoint.config.to_json() + "\n")
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        torch.save(document, file)
+        file.flush()
+        os.fsync(file.fileno())
+    write_text(path.with_name(CONFIG_NAME), checkpoint.config.to_json() + "\n")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from handhold.atomic import replacing
 from handhold.errors import FileFormatError, InputError, MissingExtraError
 
 Row: TypeAlias = dict[str, Any]  # "step", "kind" (train or validation) and numbers by name
@@ -128,6 +128,5 @@ def _panels(count: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
 
 
 def _save(figure: Any, path: Path, dpi: int) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(unfinished, format="png", dpi=dpi)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=dpi)
