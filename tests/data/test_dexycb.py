@@ -13,6 +13,7 @@ import torch
 from tests.data import dexycb_miniature as mini
 from tests.data.miniature import project, same
 
+from handhold.data.dataset import Record
 from handhold.data.dexycb import CAMERAS, SUBJECTS, DexYCB
 from handhold.data.registry import open_dataset
 from handhold.errors import FileFormatError, InputError, MissingFileError
@@ -47,6 +48,10 @@ def read(root: Path, split: str, cache: Path) -> DexYCB:
     found = open_dataset("dexycb", root, split, cache=cache, workers=0)
     assert isinstance(found, DexYCB)
     return found
+
+
+def records(found: DexYCB) -> list[Record]:
+    return [found.record(i) for i in range(len(found))]
 
 
 @pytest.mark.parametrize(
@@ -148,14 +153,42 @@ def test_close_interaction(root: Path, cache: Path) -> None:
 
 
 def test_partial_downloads(tmp_path: Path, cache: Path) -> None:
-    """Other subjects and cameras may be missing, sequences not."""
+    """Subjects, cameras and sequences may be missing. Then the object says which five of the 100
+    sequences one belongs to, and all five of them say its number."""
     root = mini.write(tmp_path / "part", subjects=(2,), cameras=2)
-    assert len(read(root, "s0-train", cache)) == 3
-    assert len(read(root, "all", cache)) == 14
-    shutil.rmtree(root / SUBJECTS[2] / mini.sequence_name(2, 50))
-    with pytest.raises(InputError, match=r"subject-03: expected 100 sequences .* found 99"):
+    whole = {split: read(root, split, cache) for split in ("s0-train", "s0-test", "all")}
+    assert [len(found) for found in whole.values()] == [3, 7, 14]
+    first, *others = (root / SUBJECTS[2] / mini.sequence_name(2, n) for n in range(100))
+    for folder in others[4:]:
+        shutil.rmtree(folder)  # five are left, all with the bowl: the 60th to the 64th of the set
+    for split, expected in whole.items():
+        found = read(root, split, cache)
+        assert [x.key for x in records(found)] == [x.key for x in records(expected)]
+    assert [x.extra["sequence_number"] for x in records(found)] == [60] * 7 + [64] * 7
+    shutil.rmtree(others[1])
+    for split, count in {"s1-train": 6, "s2-train": 6, "s3-train": 6, "s3-test": 0}.items():
+        assert len(read(root, split, cache)) == count
+    message = (
+        rf"{first.name}: s0-train goes by .* of which 4 are here\. .* all 5 that grasp 024_bowl"
+    )
+    with pytest.raises(InputError, match=message):
         read(root, "s0-train", cache)
-    assert len(read(root, "all", cache)) == 14
+    assert len(read(root, "s0-val", cache)) == 0  # of other subjects
+    assert {x.extra["sequence_number"] for x in records(read(root, "all", cache))} == {None}
+
+
+def test_objects_decide_s3(tmp_path: Path, cache: Path) -> None:
+    """The gelatin box is of S3's test, the tomato soup can of its validation."""
+    root = mini.write(tmp_path / "part", subjects=(2,), cameras=1)
+    folders = sorted((root / SUBJECTS[2]).iterdir())
+    for folder in folders[5:]:
+        shutil.rmtree(folder)
+    for number, name, thing in ((0, "s3-test", 8), (4, "s3-val", 4)):
+        meta = folders[number] / "meta.yml"
+        meta.write_text(meta.read_text().replace("- 13", f"- {thing}"))
+        keys = [x.key.split("/")[1] for x in records(read(root, name, cache))]
+        assert keys == [folders[number].name] * 3
+    assert len(read(root, "s3-train", cache)) == 0
 
 
 def test_archives(small: Path, tmp_path: Path, cache: Path) -> None:

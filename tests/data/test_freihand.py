@@ -14,6 +14,7 @@ import torch
 from tests.data import freihand_miniature as mini
 from tests.data.miniature import project, same
 
+from handhold.data.check import check_dataset
 from handhold.data.files import Files
 from handhold.data.freihand import TOPS, FreiHAND, missing
 from handhold.data.registry import open_dataset
@@ -248,6 +249,22 @@ def test_damaged_file(copy: Path, tmp_path: Path, name: str, damage: Any, told: 
     path.write_text(damage(path.read_text() if path.exists() else ""))
     with pytest.raises(FileFormatError, match=told):
         read(copy, "all", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["training_K.json", "training_xyz.json"])
+def test_damaged_training_leaves_the_evaluation(copy: Path, tmp_path: Path, name: str) -> None:
+    (copy / name).write_text("[[[1")
+    found = read(copy, "evaluation", tmp_path / "cache")
+    assert keys(found) == ["evaluation/00000000", "evaluation/00000001"]
+    assert not found.index.problems
+    for split in ("training", "all"):
+        with pytest.raises(FileFormatError, match=rf"{name}\[?.*"):
+            read(copy, split, tmp_path / "cache")
+    told = check_dataset("freihand", copy, images="none", cache=tmp_path / "cache", workers=0)
+    assert [count.split for count in told.counts] == ["evaluation"]
+    assert set(told.unreadable) == {"training", "all"}
+    (problem,) = told.problems
+    assert name in problem.what
 
 
 def test_shortened_labels_never_pair_wrongly(copy: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,11 @@ from tests.data import dexycb_miniature as mini
 from tests.data.miniature import flat, project, same, write_image
 
 from handhold.cli.main import main
+from handhold.data import dataset
+from handhold.data.check import check_dataset
 from handhold.data.dexycb import CAMERAS, SUBJECTS
+from handhold.data.files import Files
+from handhold.data.index import Index, Scan
 from handhold.objects.control_points import control_points
 from handhold.training.config import TrainConfig
 from handhold.training.stream import BatchStream, DataSpec
@@ -74,6 +79,19 @@ def test_check_counts_what_is_there(
     assert (counts["all"]["holding_10mm"], counts["all"]["holding_50mm"]) == (12, 6)
     assert found["dropped"] == {"no hand labelled": 2, "no box (training splits)": 8}
     assert not found["problems"] and found["images"] == 22
+
+
+def test_check_opens_the_index_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    plain = dataset.open_index
+
+    def counted(files: Files, scan: Scan, **options: Any) -> Index:
+        opened.append(scan.name)
+        return plain(files, scan, **options)
+
+    monkeypatch.setattr(dataset, "open_index", counted)
+    found = check_dataset("dexycb", root, images="none", workers=0)
+    assert opened == ["dexycb"] and len(found.counts) == 37
 
 
 @pytest.mark.parametrize(("images", "more"), [("none", []), ("ends", [CUT]), ("all", [CUT, SMALL])])

@@ -15,9 +15,9 @@ import numpy as np
 
 from handhold.data.dataset import MISSING_IMAGES, Count, DatasetEntry, IndexedSet, OpenOptions
 from handhold.data.files import Files
-from handhold.data.index import Problem
+from handhold.data.index import Index, Problem
 from handhold.data.registry import entry
-from handhold.errors import FileFormatError, HandholdError, InputError, MissingFileError
+from handhold.errors import FileFormatError, HandholdError, InputError
 
 Images: TypeAlias = Literal["ends", "all", "none"]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -113,38 +113,37 @@ def check_dataset(
     InputError for unknown names.
     """
     told = entry(name)
-    files = Files(root, told.tops)
+    files = Files(root, told.tops, cache=cache)
     if unknown := sorted(set(splits) - set(told.splits)):
         raise InputError(f"{name}: no split {unknown[0]!r}; expected {', '.join(told.splits)}")
     bar = progress or _silent
+    options = OpenOptions(
+        mano=mano, skip=(MISSING_IMAGES,), cache=cache, workers=workers, progress=bar("index")
+    )
     counts: list[Count] = []
     opened: list[IndexedSet] = []
     unreadable: dict[str, str] = {}
     reasons: list[HandholdError] = []
-    problems: list[Problem] = []
-    for split in splits or told.splits:
+    problems: dict[Problem, None] = {}  # in order, each once
+    index = Index(columns={}, dropped={}, problems=())
+    try:
+        index = told.index(files, options)
+    except FileFormatError as error:  # the labels cannot be gone through at all
+        problems[Problem(file=str(files.root), what=str(error))] = None
+    for split in () if problems else splits or told.splits:
         try:
-            options = OpenOptions(
-                mano=mano,
-                skip=(MISSING_IMAGES,),
-                cache=cache,
-                workers=workers,
-                progress=bar("index"),
-            )
-            found = told.open(files, split, options)
-        except FileFormatError as error:  # the labels cannot be gone through at all
-            problems.append(Problem(file=str(files.root), what=str(error)))
-            break
-        except (InputError, MissingFileError) as error:
+            found = told.select(files, index, split, options)
+        except HandholdError as error:
             unreadable[split] = str(error)
             reasons.append(error)
+            if isinstance(error, FileFormatError):
+                problems[Problem(file=str(files.root), what=str(error))] = None
             continue
         opened.append(found)
         counts.append(_count(told, found))
+        problems |= dict.fromkeys(found.index.problems)
     if reasons and not opened and not problems:
         raise reasons[0]
-    index = opened[0].index if opened else None
-    problems += index.problems if index else ()
     looked, broken = _look(_largest(opened), images, workers, bar("images"))
     return Check(
         name=name,
@@ -154,7 +153,7 @@ def check_dataset(
         missing=tuple(told.missing(files)),
         counts=tuple(counts),
         unreadable=unreadable,
-        dropped=dict(index.dropped) if index else {},
+        dropped=dict(index.dropped),
         problems=(*problems, *broken),
         images=looked,
         how=images,

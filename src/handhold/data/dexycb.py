@@ -1,9 +1,11 @@
 """DexYCB (Chao et al., CVPR 2021): 10 subjects x 100 sequences x 8 cameras, one hand and one of 20
 objects in motion.
 
-The official tree is read in place. A download may lack subjects and cameras; of a subject that is
-there all 100 sequences are needed (folders with `meta.yml` suffice), as their numbers decide the
-splits. Without them only the split "all" can be read.
+The official tree is read in place; a download may lack subjects, sequences and cameras. S1 goes by
+the subject and S2 by the camera. S0 and S3 go by a sequence's number among the 100 of its subject:
+by the names, where all 100 are there (folders with `meta.yml` suffice), else by the object, as the
+sequences 5k to 5k + 4 of every subject grasp the k-th of the 20 objects. That always decides S3;
+S0 needs all five of such a group and says so where they are not there.
 """
 
 from __future__ import annotations
@@ -13,34 +15,29 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
+from handhold.data.dexycb_files import (
+    CAMERAS,
+    GRASPED,
+    GROUP,
+    HEIGHT,
+    SEQUENCES,
+    SUBJECTS,
+    WIDTH,
+    scan_of,
+    sequences_of,
+)  # fmt: skip
 from handhold.data.files import Files, read_npz
-from handhold.data.index import Index, Part, Problem, Scan, columns_of, if_few
-from handhold.data.labels import GRASP_METRES, is_grasped
-from handhold.data.object_points import ObjectPoints
-from handhold.errors import FileFormatError, HandholdError, InputError, MissingFileError
-from handhold.fields import checked, field, mapping
+from handhold.data.index import Columns, Index
+from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.geometry.boxes import box_from_points
-from handhold.geometry.crop import sanitise_xywh
 from handhold.hand.convention import dexycb_parameters
 from handhold.objects.catalogue import info
 from handhold.scene import Camera, Hand, RigidObject, Sample
 
-SUBJECTS = (
-    "20200709-subject-01", "20200813-subject-02", "20200820-subject-03", "20200903-subject-04",
-    "20200908-subject-05", "20200918-subject-06", "20200928-subject-07", "20201002-subject-08",
-    "20201015-subject-09", "20201022-subject-10",
-)  # fmt: skip
-CAMERAS = (
-    "836212060125", "839512060362", "840412060917", "841412060263", "932122060857",
-    "932122060861", "932122061900", "932122062010",
-)  # fmt: skip
 TOPS = ("20??????-subject-??", "calibration", "models")
-WIDTH, HEIGHT = 640, 480
-SEQUENCES = 100
 HAND_VALUE = 255  # of the segmentation
 CLOSE = 0.05  # metres from a joint to the object: ArtiBoost's rule of "close interaction"
 SETUPS = ("s0", "s1", "s2", "s3")
@@ -60,27 +57,33 @@ PUBLISHED = {
 }
 
 
-def chosen(setup: str, part: str, place: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Which rows a split has. place: columns subject 0..9, number 0..99 (of the sequence in its
-    subject), camera 0..7."""
+def chosen(
+    setup: str, part: str, place: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows a split has, and of which that cannot be told. place: columns subject 0..9, number
+    0..99 (of the sequence in its subject; -1: not known), camera 0..7, thing (class id)."""
     subject, number, camera = (place[k].astype(int) for k in ("subject", "number", "camera"))
     if setup == "s0":
         last = number % 5 == 4
         early = np.isin(subject, (0, 1))
-        return {"train": ~last, "val": last & early, "test": last & ~early}[part]
+        asked = {"train": early | ~early, "val": early, "test": ~early}[part]
+        known = number >= 0
+        return asked & known & (last != (part == "train")), asked & ~known
     if setup == "s1":
-        return np.isin(subject, {"train": (0, 1, 2, 3, 4, 5, 9), "val": (6,), "test": (7, 8)}[part])
-    if setup == "s2":
-        return np.isin(camera, {"train": range(6), "val": (6,), "test": (7,)}[part])
-    thing = number // 5
-    if part == "train":
-        return ~np.isin(thing, (3, 7, 11, 15, 19))
-    return np.isin(thing, (3, 19) if part == "val" else (7, 11, 15))
+        subjects = {"train": (0, 1, 2, 3, 4, 5, 9), "val": (6,), "test": (7, 8)}
+        inside = np.isin(subject, subjects[part])
+    elif setup == "s2":
+        inside = np.isin(camera, {"train": range(6), "val": (6,), "test": (7,)}[part])
+    else:
+        block = np.where(number >= 0, number // GROUP, np.searchsorted(GRASPED, place["thing"]))
+        val, test = np.isin(block, (3, 19)), np.isin(block, (7, 11, 15))
+        inside = {"train": ~val & ~test, "val": val, "test": test}[part]
+    return inside, np.zeros_like(inside)
 
 
 def index_dexycb(files: Files, options: OpenOptions) -> Index:
     """What is known about every frame that is there."""
-    return options.index(files, _scan(files))
+    return options.index(files, scan_of(files, options))
 
 
 def select_dexycb(files: Files, index: Index, split: str, options: OpenOptions) -> DexYCB:
@@ -88,7 +91,7 @@ def select_dexycb(files: Files, index: Index, split: str, options: OpenOptions) 
     (right hands within 5 cm of the object), or `all`: every labelled frame.
 
     Training splits leave out hands without a box, as the published counts do. Raises InputError
-    where sequences are missing; what reading raises.
+    where too many sequences are missing to tell which ones the split has; what reading raises.
     """
     return DexYCB("dexycb", split, files, index, _rows(files, index, split), options)
 
@@ -99,16 +102,11 @@ def _rows(files: Files, index: Index, split: str) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     keep = np.asarray(column["labelled"])
     if split != "all":
-        for subject in sorted({SUBJECTS[i] for i in np.unique(column["subject"])}):
-            count = len(_sequences(files, subject))
-            if count != SEQUENCES:
-                raise InputError(
-                    f"{files.place(subject)}: expected {SEQUENCES} sequences (folders with "
-                    f"meta.yml suffice), found {count}; their numbers decide the splits. "
-                    "Only the split `all` can be read like this"
-                )
         setup, part, *kind = split.split("-")
-        keep = keep & chosen(setup, part, column)
+        inside, unknown = chosen(setup, part, column)
+        if (unknown & keep).any():
+            raise InputError(_untold(files, column, int(np.flatnonzero(unknown & keep)[0]), split))
+        keep = keep & inside
         if part == "train":
             keep = keep & column["boxed"]
         if kind:
@@ -123,9 +121,23 @@ def _rows(files: Files, index: Index, split: str) -> NDArray[np.int64]:
     return np.flatnonzero(keep)
 
 
+def _untold(files: Files, column: Columns, row: int, split: str) -> str:
+    """What is missing to say whether a row belongs to a split."""
+    subject = SUBJECTS[int(column["subject"][row])]
+    folder = f"{subject}/{bytes(column['sequence'][row]).decode()}"
+    thing = info(int(column["thing"][row])).name
+    return (
+        f"{files.place(folder)}: {split} goes by the sequence's place among the {SEQUENCES} of "
+        f"{subject}, of which {len(sequences_of(files, subject))} are here. It can be told where "
+        f"all {SEQUENCES} are, or all {GROUP} that grasp {thing}: add the folders of the missing "
+        "ones (their meta.yml alone suffices). The splits s1, s2, s3 and all do not need it"
+    )
+
+
 class DexYCB(IndexedSet):
     """The samples of one split. Record.extra: `depth`, `labels` (files), `class` (the object's
-    value in the segmentation), `sequence_number` (in its subject), `is_bop_target`."""
+    value in the segmentation), `sequence_number` (in its subject; None: not known),
+    `is_bop_target`."""
 
     def image_name(self, number: int) -> str:
         return "{}/color_{:06d}.jpg".format(*self._place(number))
@@ -185,7 +197,7 @@ class DexYCB(IndexedSet):
                 "depth": f"{folder}/aligned_depth_to_color_{frame:06d}.png",
                 "labels": f"{folder}/labels_{frame:06d}.npz",
                 "class": int(row["thing"]),
-                "sequence_number": int(row["number"]),
+                "sequence_number": None if row["number"] < 0 else int(row["number"]),
                 "is_bop_target": frame % 4 == 0,
             },
         )
@@ -227,181 +239,11 @@ class DexYCB(IndexedSet):
         )
 
 
-# ----------------------------------------------------------------------------------- reading
-
-
-def _sequences(files: Files, subject: str) -> list[str]:
-    """The sequences of a subject in the official order: folders that hold meta.yml."""
-    return [name for name in files.list(subject) if files.has(f"{subject}/{name}/meta.yml")]
-
-
-def _scan(files: Files) -> Scan:
-    parts: list[str] = []
-    watched: list[str] = []
-    for subject in SUBJECTS:
-        for number, sequence in enumerate(_sequences(files, subject)):
-            folder = f"{subject}/{sequence}"
-            parts.append(f"{folder} {number}")
-            watched += [f"{folder}/meta.yml", f"{folder}/pose.npz"]
-            watched += [f"{folder}/{camera}" for camera in CAMERAS]
-    calibration = [f"calibration/{name}" for name in files.list("calibration")]
-    watched += [f"{folder}/{name}" for folder in calibration for name in files.list(folder)]
-    watched += [f"models/{name}/points.xyz" for name in files.list("models")]
-    places = [name for name in watched if name.rpartition("/")[2] in CAMERAS]
-    watched += if_few(
-        f"{place}/{name}"
-        for place in places
-        for name in files.list(place)
-        if name.startswith("labels_")
-    )
-    if not parts:
-        raise MissingFileError(
-            f"{files.root}: expected DexYCB: <subject>/<sequence>/meta.yml, with subjects such as "
-            f"{SUBJECTS[0]}"
-        )
-    return Scan(
-        name="dexycb", version=1, parts=tuple(parts), watched=tuple(watched), read=read_sequence
-    )
-
-
-def _yaml(files: Files, name: str) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(files.read(name))
-    except yaml.YAMLError as error:
-        raise FileFormatError(f"{files.place(name)}: not valid YAML: {error}") from error
-    return dict(mapping(found, files.place(name)))
-
-
-def _intrinsics(files: Files, camera: str) -> NDArray[np.float64]:
-    """fx, fy, cx, cy of a colour camera."""
-    name = f"calibration/intrinsics/{camera}_{WIDTH}x{HEIGHT}.yml"
-    where = files.place(name)
-    colour = field(_yaml(files, name), "color", where)
-    values = [field(colour, key, f"{where}: color") for key in ("fx", "fy", "ppx", "ppy")]
-    found = checked(values, (4,), f"{where}: color")
-    if found[0] <= 0 or found[1] <= 0:
-        raise FileFormatError(f"{where}: color: focal lengths must be positive: {values[:2]}")
-    return found
-
-
-def read_sequence(files: Files, key: str) -> Part:
-    """All cameras and frames of one sequence. key: "<subject>/<sequence> <number in subject>"."""
-    folder, _, number = key.rpartition(" ")
-    subject, sequence = folder.split("/")
-    meta_name = f"{folder}/meta.yml"
-    where = files.place(meta_name)
-    meta = _yaml(files, meta_name)
-    frames = int(field(meta, "num_frames", where))
-    rows: list[dict[str, Any]] = []
-    part = Part(columns={}, dropped={})
-    if frames:
-        classes = [int(i) for i in field(meta, "ycb_ids", where)]
-        grasped = int(field(meta, "ycb_grasp_ind", where))
-        side = field(meta, "mano_sides", where)[0]
-        if side not in ("left", "right") or not 0 <= grasped < len(classes):
-            raise FileFormatError(f"{where}: mano_sides or ycb_grasp_ind: {side}, {grasped}")
-        thing = info(classes[grasped])
-        calibration = f"calibration/mano_{field(meta, 'mano_calib', where)[0]}/mano.yml"
-        betas = checked(
-            field(_yaml(files, calibration), "betas", files.place(calibration)),
-            (10,),
-            f"{files.place(calibration)}: betas",
-        )
-        points = ObjectPoints(files).points(thing.name)
-        for place, camera in enumerate(CAMERAS):
-            there = set(files.list(f"{folder}/{camera}"))
-            if not there:
-                continue  # a partial download
-            intrinsics = _intrinsics(files, camera)
-            first: NDArray[np.float64] | None = None
-            for frame in range(frames):
-                name = f"{folder}/{camera}/labels_{frame:06d}.npz"
-                try:
-                    label = _read_label(files, name, len(classes), grasped)
-                    image = f"color_{frame:06d}.jpg"
-                    if image not in there:
-                        raise MissingFileError(
-                            f"{files.place(f'{folder}/{camera}/{image}')}: there is no such file"
-                        )
-                except HandholdError as error:
-                    part.problems.append(Problem(file=name, what=str(error)))
-                    continue
-                pose = label["object_pose"]
-                first = pose if frame == 0 else first
-                grasps = (-1, -1)
-                if first is not None and first.any() and pose.any():
-                    grasps = tuple(int(is_grasped(first, pose, rule)) for rule in GRASP_METRES)
-                gap = np.nan
-                if points is not None and label["labelled"] and pose.any():
-                    placed = points @ pose[:, :3].T + pose[:, 3]
-                    away = placed[:, None] - label["joints"][None]
-                    gap = float(np.sqrt((away**2).sum(-1).min()))
-                rows.append(
-                    label
-                    | {
-                        "subject": SUBJECTS.index(subject),
-                        "number": int(number),
-                        "sequence": sequence,
-                        "camera": place,
-                        "frame": frame,
-                        "left": side == "left",
-                        "intrinsics": intrinsics,
-                        "betas": betas,
-                        "thing": thing.dexycb_id,
-                        "grasp10": grasps[0],
-                        "grasp50": grasps[1],
-                        "gap": gap,
-                    }
-                )
-    part.columns = columns_of(rows, _TYPES)
-    labelled = sum(row["labelled"] for row in rows)
-    boxed = sum(row["boxed"] for row in rows)
-    part.dropped = {
-        "no hand labelled": len(rows) - labelled,
-        "no box (training splits)": labelled - boxed,
-    }
-    return part
-
-
-def _read_label(files: Files, name: str, things: int, grasped: int) -> dict[str, Any]:
-    """One frame's labels; `labelled` by the published rule: joint_3d or joint_2d all -1, or pose_m
-    all 0, means that there is no hand; `boxed`: the box rule of training."""
-    where = files.place(name)
-    found = read_npz(files.read(name), where, ("pose_y", "pose_m", "joint_3d", "joint_2d"))
-    pose_m = checked(found["pose_m"], (1, 51), f"{where}: pose_m")[0]
-    joints = checked(found["joint_3d"], (1, 21, 3), f"{where}: joint_3d")[0]
-    joints2d = checked(found["joint_2d"], (1, 21, 2), f"{where}: joint_2d")[0]
-    poses = checked(found["pose_y"], (things, 3, 4), f"{where}: pose_y")
-    labelled = bool((joints != -1).any() and (joints2d != -1).any() and pose_m.any())
-    boxed = False
-    if labelled:
-        low, high = joints2d.min(0), joints2d.max(0)
-        side = 1.5 * (high - low)
-        box = np.concatenate([(low + high) / 2 - side / 2, side])
-        boxed = bool(sanitise_xywh(box, WIDTH, HEIGHT)[1])
-    return {
-        "pose_m": pose_m,
-        "joints": joints,
-        "joints2d": joints2d,
-        "object_pose": poses[grasped],
-        "labelled": labelled,
-        "boxed": boxed,
-    }
-
-
-_TYPES = {
-    "subject": "u1", "number": "u1", "camera": "u1", "frame": "u4", "left": "u1",
-    "thing": "u1", "labelled": "?", "boxed": "?", "grasp10": "i1", "grasp50": "i1", "gap": "f4",
-    "intrinsics": "f8", "betas": "f4", "pose_m": "f4", "joints": "f4", "joints2d": "f4",
-    "object_pose": "f4", "sequence": "S15",
-}  # fmt: skip
-
-
 def missing(files: Files) -> list[str]:
     """What of the complete download is not there."""
     told: list[str] = []
     for subject in SUBJECTS:
-        sequences = _sequences(files, subject)
+        sequences = sequences_of(files, subject)
         if not sequences:
             told.append(f"subject {subject}")
             continue

@@ -1,7 +1,7 @@
 """The files of a data set wherever they lie: a folder, zip or tar archives, or a folder of those.
 
-Nothing is unpacked: the table of an archive's members is read on opening, a member when it is asked
-for.
+Nothing is unpacked: the table of an archive's members is read on the first opening and kept, a
+member is read when it is asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from handhold.data.archives import Place, table_of
+from handhold.data.home import index_folder
 from handhold.errors import FileFormatError, MissingFileError
 
 ARCHIVES = (".zip", ".tar")
@@ -38,11 +40,12 @@ class Files:
 
     root: folder or archive. tops: patterns of what lies at the top of the official tree; folders
     above it, in the folder as in archives, are skipped. Archives lie beside the tree or above it.
+    cache: folder of indexes, where the archives' tables are kept.
     Raises MissingFileError where nothing of the tree is found, FileFormatError for archives that
     cannot be read in place.
     """
 
-    def __init__(self, root: str | Path, tops: Sequence[str]) -> None:
+    def __init__(self, root: str | Path, tops: Sequence[str], *, cache: Path | None = None) -> None:
         self.root = Path(root)
         self.tops = tuple(tops)
         if not self.root.exists():
@@ -60,8 +63,8 @@ class Files:
             squeezed = [p for p in self.root.iterdir() if p.name.endswith(SQUEEZED)]
             if squeezed and self.folder is None and not self.archives:
                 self._refuse(squeezed[0])
-        # name -> (archive, offset, packed size, size, method); offset: of the member's own header
-        self._members: dict[str, tuple[int, int, int, int, int]] = {}
+        self._cache = index_folder(cache)
+        self._members: dict[str, tuple[int, Place]] = {}  # name -> number of the archive, place
         for number, archive in enumerate(self.archives):
             self._members |= self._table(number, archive)
         if self.folder is None and not self._members:
@@ -78,7 +81,7 @@ class Files:
                 return path.read_bytes()
         if name not in self._members:
             raise MissingFileError(f"{self.place(name)}: there is no such file")
-        archive, offset, packed, size, method = self._members[name]
+        archive, (offset, packed, size, method) = self._members[name]
         with self.archives[archive].open("rb") as file:
             if method >= 0:  # zip: the name and what follows it stand between header and data
                 file.seek(offset)
@@ -181,19 +184,14 @@ class Files:
                 return "/".join(parts[start:])
         return None
 
-    def _table(self, number: int, archive: Path) -> dict[str, tuple[int, int, int, int, int]]:
-        table: dict[str, tuple[int, int, int, int, int]] = {}
+    def _table(self, number: int, archive: Path) -> dict[str, tuple[int, Place]]:
         try:
-            for member, *where in _members(archive):
-                name = self._own_name(member)
-                if name is not None:
-                    offset, packed, size, method = where
-                    table[name] = (number, offset, packed, size, method)
+            found = table_of(archive, self._own_name, f"{DEEPEST} {self.tops}", self._cache)
+            return {name: (number, place) for name, place in found.items()}
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
             if archive.name.endswith(SQUEEZED):
                 self._refuse(archive)
             raise FileFormatError(f"{archive}: not a readable archive: {error}") from error
-        return table
 
     def _refuse(self, archive: Path) -> None:
         raise FileFormatError(
@@ -213,30 +211,6 @@ class Files:
                 folders[parent].add(own)
                 name = parent
         return folders
-
-
-def _members(archive: Path) -> Iterator[tuple[str, int, int, int, int]]:
-    """name, offset, packed size, size and method (-1: plain) of every file of an archive."""
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as packed:
-            for item in packed.infolist():
-                if item.is_dir():
-                    continue
-                known = item.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-                if not known or item.flag_bits & 1:
-                    raise FileFormatError(
-                        f"{archive}: {item.filename}: expected a stored or deflated member without "
-                        "a password"
-                    )
-                yield (
-                    item.filename, item.header_offset, item.compress_size, item.file_size,
-                    item.compress_type,
-                )  # fmt: skip
-        return
-    with tarfile.open(archive, "r:") as packed:
-        for item in packed:
-            if item.isfile():
-                yield item.name, item.offset_data, item.size, item.size, -1
 
 
 def check_image_end(data: bytes, name: str, place: str) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
-from handhold.data.index import Index, Part, Problem, Scan
+from handhold.data.index import Index, Part, Problem, Scan, chosen_rows
 from handhold.data.json_rows import read_numbers, read_rows
 from handhold.errors import FileFormatError, MissingFileError
 from handhold.geometry.boxes import box_from_points
@@ -41,7 +41,8 @@ _IMAGE = re.compile(r"(\d{8})\.jpg")
 
 
 def index_freihand(files: Files, options: OpenOptions) -> Index:
-    """What is known about every entry of the label files that are there."""
+    """What is known about every entry of the label files that are there. A part whose files cannot
+    be read has no row, but a problem: it does not stand in the way of the other."""
     readable = [part for part in _there(files) if all(files.has(name) for name in _needed(part))]
     labels = [f"{part}_{label}.json" for part in readable for label in LABELS]
     scan = Scan(
@@ -69,9 +70,14 @@ def select_freihand(files: Files, index: Index, split: str, options: OpenOptions
                 raise MissingFileError(f"{files.place(name)}: there is no such file")
         if not files.list(f"{part}/rgb"):
             raise MissingFileError(f"{files.place(f'{part}/rgb')}: no images there")
+    own = tuple(problem for problem in index.problems if problem.file.startswith(tuple(wanted)))
+    index = dataclasses.replace(index, problems=own)  # those of the other part are none of ours
     rows, versions = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for part in wanted if len(index) else ():
-        own = np.flatnonzero(index.columns["part"] == FOLDERS.index(part))
+    for part in wanted:
+        own = chosen_rows(index, "part", [FOLDERS.index(part)])
+        damage = [problem for problem in index.problems if problem.file.startswith(part)]
+        if damage and not len(own):
+            raise FileFormatError(damage[0].what)
         for version in range(_versions(part)):
             usable = own[index.columns["images"][own, version]]
             rows.append(usable)
@@ -190,8 +196,16 @@ def _versions(part: str) -> int:
 
 
 def read_part(files: Files, part: str) -> Part:
-    """All entries of the training or the evaluation. What is missing as a file is NaN; an entry
-    that is damaged in one of the files is left out and named."""
+    """All entries of the training or the evaluation; one Problem where a file cannot be read."""
+    try:
+        return _read_part(files, part)
+    except FileFormatError as error:
+        return Part(columns={}, problems=[Problem(file=f"{part}_K.json", what=str(error))])
+
+
+def _read_part(files: Files, part: str) -> Part:
+    """What is missing as a file is NaN; an entry that is damaged in one of the files is left out
+    and named."""
     columns: dict[str, NDArray[Any]] = {}
     problems: list[Problem] = []
     damaged: set[int] = set()
@@ -280,7 +294,10 @@ def missing(files: Files) -> list[str]:
             told.append(f"{part}/rgb")
             continue
         if part == "training" and files.has("training_K.json"):
-            count = len(read_rows(files, "training_K.json", (3, 3))[0])
+            try:
+                count = len(read_rows(files, "training_K.json", (3, 3))[0])
+            except FileFormatError:
+                continue  # it is named as damaged; which versions there are cannot be told
             there = set((_numbers(files, part) // max(count, 1)).tolist())
             lacking = [name for k, name in enumerate(VERSIONS) if k not in there]
             told += [f"training/rgb: version {name}" for name in lacking]

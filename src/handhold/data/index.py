@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from handhold.atomic import replacing
 from handhold.data.files import Files
+from handhold.data.home import HOME_VARIABLE, index_folder
 from handhold.errors import HandholdError, InputError
 
 FORMAT = 1
 FEW_WATCHED = 20_000  # files, as `if_few` explains
 ALONE = 5.0  # seconds before other processes are started, which takes about as long
-HOME_VARIABLE = "HANDHOLD_HOME"
 Columns = dict[str, NDArray[Any]]
 
 
@@ -85,15 +85,6 @@ class Scan:
     read: Callable[[Files, str], Part]
 
 
-def home() -> Path:
-    """The folder of caches: HANDHOLD_HOME, else the platform's cache folder."""
-    given = os.environ.get(HOME_VARIABLE)
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "handhold"
-
-
 def open_index(
     files: Files,
     scan: Scan,
@@ -109,7 +100,7 @@ def open_index(
     parts in all. Raises what the scan raises, InputError for a folder that cannot be written.
     """
     where = hashlib.sha256(str(files.root.resolve()).encode()).hexdigest()[:12]
-    folder = (cache or home() / "index") / f"{scan.name}-{where}"
+    folder = index_folder(cache) / f"{scan.name}-{where}"
     digest = hashlib.sha256(f"{FORMAT} {scan.version} {files.stamp(scan.watched)}\n".encode())
     digest.update("\n".join(scan.parts).encode())
     stamp = digest.hexdigest()
@@ -165,8 +156,10 @@ def _scan(
     if not todo:
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of running threads
-    with concurrent.futures.ProcessPoolExecutor(min(count, len(todo)), context) as pool:
-        waiting = {pool.submit(_read_part, files, scan, key, partial) for key in todo}
+    with concurrent.futures.ProcessPoolExecutor(
+        min(count, len(todo)), context, _start, (files, scan, partial)
+    ) as pool:
+        waiting = {pool.submit(_read_here, key) for key in todo}
         try:
             for future in concurrent.futures.as_completed(waiting):
                 future.result()
@@ -175,6 +168,18 @@ def _scan(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+_here: list[tuple[Files, Scan, Path]] = []  # of a worker process, sent once
+
+
+def _start(files: Files, scan: Scan, partial: Path) -> None:
+    _here[:] = [(files, scan, partial)]
+
+
+def _read_here(key: str) -> None:
+    files, scan, partial = _here[0]
+    _read_part(files, scan, key, partial)
 
 
 def _read_part(files: Files, scan: Scan, key: str, partial: Path) -> None:

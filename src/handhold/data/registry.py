@@ -54,7 +54,7 @@ def open_dataset(
         raise InputError(
             f"{name}: there is no split {split!r}; expected one of {', '.join(found.splits)}"
         )
-    files = Files(root, found.tops)
+    files = Files(root, found.tops, cache=cache)
     options = OpenOptions(
         mano=mano, skip=tuple(skip), cache=cache, workers=workers, progress=progress
     )
