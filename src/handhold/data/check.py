@@ -144,13 +144,18 @@ def check_dataset(
         problems |= dict.fromkeys(found.index.problems)
     if reasons and not opened and not problems:
         raise reasons[0]
+    missing: list[str] = []
+    try:
+        missing = told.missing(files)
+    except FileFormatError as error:
+        problems[Problem(file=str(files.root), what=str(error))] = None
     looked, broken = _look(_largest(opened), images, workers, bar("images"))
     return Check(
         name=name,
         title=told.title,
         licence=told.licence,
         root=str(files.root),
-        missing=tuple(told.missing(files)),
+        missing=tuple(missing),
         counts=tuple(counts),
         unreadable=unreadable,
         dropped=dict(index.dropped),

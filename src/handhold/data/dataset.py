@@ -98,6 +98,10 @@ class IndexedSet(abc.ABC):
         """Labelled hands of each sample."""
         return [1] * len(self)
 
+    def hand_key(self, record: Record, place: int) -> str:
+        """The key of one hand: the sample's, with its number where the sample has several."""
+        return f"{record.key}#{place}" if len(record.hands) > 1 else record.key
+
     def row(self, number: int) -> dict[str, Any]:
         """The columns of a sample."""
         if not 0 <= number < len(self):

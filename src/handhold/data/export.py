@@ -42,14 +42,14 @@ def export_labels(
 ) -> int:
     """Write the labels of every hand of a split; returns how many rows there are.
 
-    One row a hand, in the set's order; a sample with several gives the keys KEY#0, KEY#1, ... The
-    arrays of N rows: `key`, `side`, `object_name` (texts, "" where there is none) and those of
-    ARRAYS, NaN where there is nothing: `joints`, `vertices` metres in the camera frame (OpenCV),
-    `intrinsics` (where the set says them), `joints2d` (NaN for joints without a position) and
-    `hand_box` (x0, y0, x1, y1) pixels, `object_pose` object to camera, `grasping_10mm`,
-    `grasping_50mm` 0 or 1, `mano_pose` axis-angle in the flat convention, `betas`. No image is
-    read. The file is written under a temporary name and moved. Raises InputError for a folder that
-    is not there.
+    One row a hand, in the set's order; a sample with several gives the keys KEY#0, KEY#1, ...
+    (`photos` always do). The arrays of N rows: `key`, `side`, `object_name` (texts, "" where there
+    is none) and those of ARRAYS, NaN where there is nothing: `joints`, `vertices` metres in the
+    camera frame (OpenCV), `intrinsics` (where the set says them), `joints2d` (NaN for joints
+    without a position) and `hand_box` (x0, y0, x1, y1) pixels, `object_pose` object to camera,
+    `grasping_10mm`, `grasping_50mm` 0 or 1, `mano_pose` axis-angle in the flat convention, `betas`.
+    No image is read. The file is written under a temporary name and moved. Raises InputError for a
+    folder that is not there.
     """
     out = Path(out)
     if out.suffix != ".npz":
@@ -75,8 +75,7 @@ def export_labels(
                     f"{counts[number]}"
                 )
             for place, hand in enumerate(record.hands):
-                several = len(record.hands) > 1
-                texts["key"].append(f"{record.key}#{place}" if several else record.key)
+                texts["key"].append(samples.hand_key(record, place))
                 texts["side"].append(hand.side or "")
                 texts["object_name"].append((record.object and record.object.name) or "")
                 for name, value in _row(record, hand).items():

@@ -1,10 +1,15 @@
-"""Real photographs with 2D labels: a folder of images and one `labels.json`.
+"""Real photographs with 2D or 3D labels: a folder of images and one `labels.json`.
 
 labels.json: {"photos": [{"file", "width", "height", "sequence", "complete", "hands": [...]}]}; a
 hand has "side" (left or right, as the picture shows it), "joints_2d" (21 x [x, y] pixels, canonical
 order), "visible" (21 flags; 0: the position means nothing), "box" ([x0, y0, x1, y1], tight around
 the labelled joints) and "holding" (true, false or null: cannot tell). "source" and "source_file"
 are optional. "complete" null or absent means that an unlabelled hand may be visible.
+
+3D is optional, too. A hand's "joints_3d" (21 x [x, y, z] metres, the camera's axes, about the
+hand's own centre) says its shape and turn but not its place, so it is kept aside from the
+camera-frame `Hand.joints`; those come from "joints_camera" (21 x [x, y, z] metres, camera frame),
+which needs the photo's "intrinsics" (3 x 3).
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import cv2
 import numpy as np
@@ -25,9 +30,11 @@ from PIL import ExifTags, Image
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.fields import field, numbers, read_json
 from handhold.geometry.camera import intrinsics_from_35mm, intrinsics_from_fov
-from handhold.scene import NUM_JOINTS, Camera, Hand, Sample
+from handhold.scene import NUM_JOINTS, Camera, FloatArray, Hand, Sample
 
 LABELS_NAME = "labels.json"
+FARTHEST = 0.5  # of a hand's size: how far 3D joints may project from the 2D ones, on average
+LARGEST_HAND = 1.0  # metres; a larger one is given in other units
 DEFAULT_FOV_DEG = 60.0  # across the diagonal: an ordinary phone or webcam
 Part = Literal["all", "train", "held_out"]
 
@@ -57,7 +64,8 @@ class Holdout:
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """One entry of labels.json. number: its place in the source's own order."""
+    """One entry of labels.json. number: its place in the source's own order. centred: each hand's
+    `joints_3d` (21, 3). intrinsics: (3, 3), where they are given."""
 
     file: str
     width: int
@@ -67,6 +75,8 @@ class Photo:
     number: int
     complete: bool
     hands: tuple[Hand, ...]
+    centred: tuple[FloatArray | None, ...] = ()
+    intrinsics: FloatArray | None = None
 
 
 class PhotoFolder:
@@ -109,7 +119,9 @@ class PhotoFolder:
         return Sample(
             key=photo.file,
             image=image.astype(np.uint8, copy=False),
-            camera=photo_camera(path, width, height),
+            camera=photo_camera(path, width, height)
+            if photo.intrinsics is None
+            else known_camera(photo.intrinsics, width, height),
             hands=photo.hands,
             hands_complete=photo.complete,
         )
@@ -120,13 +132,28 @@ class PhotoFolder:
 
 def photo_camera(path: str | Path, width: int, height: int) -> Camera:
     """The camera of a picture: from EXIF's 35 mm focal length, else 60 degrees diagonal."""
-    with Image.open(path) as picture:
+    return focal_camera(focal_35mm(path), width, height)
+
+
+def focal_35mm(source: str | Path | IO[bytes]) -> float:
+    """EXIF's 35 mm focal length of an image file; 0 where it does not say."""
+    with Image.open(source) as picture:
         details = picture.getexif().get_ifd(ExifTags.IFD.Exif)
     focal = details.get(ExifTags.Base.FocalLengthIn35mmFilm)
-    if isinstance(focal, (int, float)) and focal > 0:
-        known = intrinsics_from_35mm(float(focal), width, height)
-        return Camera(intrinsics=known, width=width, height=height, source="exif")
-    return assumed_camera(width, height)
+    return float(focal) if isinstance(focal, (int, float)) and focal > 0 else 0.0
+
+
+def focal_camera(focal: float, width: int, height: int) -> Camera:
+    """The camera of a 35 mm focal length; 0: nothing is known."""
+    if focal <= 0:
+        return assumed_camera(width, height)
+    matrix = intrinsics_from_35mm(focal, width, height)
+    return Camera(intrinsics=matrix, width=width, height=height, source="exif")
+
+
+def known_camera(intrinsics: FloatArray, width: int, height: int) -> Camera:
+    """The camera that the labels give."""
+    return Camera(intrinsics=intrinsics, width=width, height=height, source="dataset")
 
 
 def assumed_camera(width: int, height: int) -> Camera:
@@ -142,7 +169,7 @@ def _float32(entry: Any, name: str, shape: tuple[int, ...], where: str) -> NDArr
     return numbers(entry, name, shape, where, finite=False).astype(np.float32)
 
 
-def _read_hand(entry: Any, where: str) -> Hand:
+def _read_hand(entry: Any, where: str, intrinsics: FloatArray | None) -> Hand:
     side = field(entry, "side", where, str)
     if side not in ("left", "right"):
         raise FileFormatError(f"{where}.side: expected 'left' or 'right', found {side!r}")
@@ -158,8 +185,41 @@ def _read_hand(entry: Any, where: str) -> Hand:
         box=box,
         joints2d=np.where(valid[:, None], joints, np.float32(0)),
         joints2d_valid=valid,
+        joints=_camera_joints(entry, where, intrinsics, joints[valid], valid),
         grasping=field(entry, "holding", where, bool, type(None)),
     )
+
+
+def _camera_joints(
+    entry: dict[str, Any],
+    where: str,
+    intrinsics: FloatArray | None,
+    pixels: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+) -> FloatArray | None:
+    """`joints_camera`, which must lie where the 2D labels are: else it is of another frame."""
+    if entry.get("joints_camera") is None:
+        return None
+    found = numbers(entry, "joints_camera", (NUM_JOINTS, 3), where)
+    if intrinsics is None:
+        raise FileFormatError(f"{where}.joints_camera: needs the photo's field 'intrinsics'")
+    if (found[:, 2] <= 0).any():
+        raise FileFormatError(f"{where}.joints_camera: expected z > 0, before the camera")
+    extent = float(np.ptp(found, axis=0).max())
+    if extent > LARGEST_HAND:
+        raise FileFormatError(
+            f"{where}.joints_camera: expected metres, found a hand of {extent:.3g} m"
+        )
+    if valid.any():
+        placed = found[valid] @ np.asarray(intrinsics).T
+        off = np.linalg.norm(placed[:, :2] / placed[:, 2:] - pixels, axis=-1).mean()
+        size = max(1.0, float(np.ptp(pixels, axis=0).max()))
+        if off > FARTHEST * size:
+            raise FileFormatError(
+                f"{where}.joints_camera: projected with the photo's intrinsics it lies {off:.0f} "
+                "pixels from joints_2d on average; expected metres in OpenCV's camera frame"
+            )
+    return found.astype(np.float32)
 
 
 def read_labels(path: str | Path) -> list[Photo]:
@@ -174,38 +234,53 @@ def read_labels(path: str | Path) -> list[Photo]:
     photos: list[Photo] = []
     seen: set[str] = set()
     for i, entry in enumerate(field(document, "photos", str(path), list)):
-        where = f"{path}: photos[{i}]"
-        file = field(entry, "file", where, str)
-        where = f"{path}: photos[{i}] ({file})"
-        if file in seen:
-            raise FileFormatError(f"{where}.file: listed twice")
-        seen.add(file)
-        width, height = (field(entry, name, where, int) for name in ("width", "height"))
-        if width < 1 or height < 1:
-            raise FileFormatError(f"{where}: expected a positive size, found {width}x{height}")
-        if "complete" in entry:
-            complete = field(entry, "complete", where, bool, type(None)) is True
-        else:
-            complete = False
-        hands = field(entry, "hands", where, list)
-        digits = re.findall(r"\d+", str(entry.get("source_file", "")))
-        photos.append(
-            Photo(
-                file=file,
-                width=width,
-                height=height,
-                sequence=field(entry, "sequence", where, str),
-                source=str(entry.get("source", "")),
-                number=int(digits[-1]) if digits else i,
-                complete=complete,
-                hands=tuple(
-                    _read_hand(hand, f"{where}.hands[{h}]") for h, hand in enumerate(hands)
-                ),
-            )
-        )
+        photo = read_photo(entry, i, str(path))
+        if photo.file in seen:
+            raise FileFormatError(f"{path}: photos[{i}] ({photo.file}).file: listed twice")
+        seen.add(photo.file)
+        photos.append(photo)
     if not photos:
         raise FileFormatError(f"{path}: photos: expected at least one, found none")
     return photos
+
+
+def read_photo(entry: Any, place: int, path: str) -> Photo:
+    """Entry number `place` of the labels at `path`; raises FileFormatError naming the field."""
+    where = f"{path}: photos[{place}]"
+    file = field(entry, "file", where, str)
+    where = f"{where} ({file})"
+    width, height = (field(entry, name, where, int) for name in ("width", "height"))
+    if width < 1 or height < 1:
+        raise FileFormatError(f"{where}: expected a positive size, found {width}x{height}")
+    complete = "complete" in entry and field(entry, "complete", where, bool, type(None)) is True
+    intrinsics = None
+    if entry.get("intrinsics") is not None:
+        intrinsics = numbers(entry, "intrinsics", (3, 3), where)
+        if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or intrinsics[2].tolist() != [0, 0, 1]:
+            raise FileFormatError(
+                f"{where}.intrinsics: expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], found "
+                f"{intrinsics.tolist()}"
+            )
+    digits = re.findall(r"\d+", str(entry.get("source_file", "")))
+    hands: list[Hand] = []
+    centred: list[FloatArray | None] = []
+    for number, hand in enumerate(field(entry, "hands", where, list)):
+        own = f"{where}.hands[{number}]"
+        hands.append(_read_hand(hand, own, intrinsics))
+        known = hand.get("joints_3d") is not None
+        centred.append(numbers(hand, "joints_3d", (NUM_JOINTS, 3), own) if known else None)
+    return Photo(
+        file=file,
+        width=width,
+        height=height,
+        sequence=field(entry, "sequence", where, str),
+        source=str(entry.get("source", "")),
+        number=int(digits[-1]) if digits else place,
+        complete=complete,
+        hands=tuple(hands),
+        centred=tuple(centred),
+        intrinsics=intrinsics,
+    )
 
 
 def _check_images(root: Path, photos: Sequence[Photo]) -> None:

@@ -21,6 +21,7 @@ DATASETS = {
     "ho3d-v2": "handhold.data.ho3d:V2",
     "ho3d-v3": "handhold.data.ho3d:V3",
     "freihand": "handhold.data.freihand",
+    "photos": "handhold.data.photo_set",
 }
 
 

@@ -61,11 +61,12 @@ class SetSpec:
 
     @classmethod
     def parse(cls, text: str) -> SetSpec | None:
-        """The set that a text names; None where it names none."""
+        """The set that a text names; None where it names none, as does "photos:FOLDER": of that
+        the caller chooses the part."""
         head, _, root = text.partition(":")
         plain = head.removesuffix(SKIP_DAMAGED)
         name, _, split = plain.partition("/")
-        if name not in DATASETS or not root:
+        if name not in DATASETS or not root or head == "photos":
             return None
         return cls(name=name, root=root, split=split or None, skip_damaged=plain != head)
 

@@ -155,8 +155,11 @@ def open_samples(spec: DataSpec, part: Part, task: Task, config: TrainConfig) ->
     if spec.kind == "synthetic":
         seed, _, count = spec.where.partition(":")
         return SyntheticScenes(int(seed or 0), config, part, int(count) if count else None)
-    if spec.kind == "photos":
+    if spec.kind == "photos" and spec.published is None:
         return PhotoFolder(spec.where, part)
+    if spec.kind == "photos" and spec.published and spec.published.split in (None, "train"):
+        own = dataclasses.replace(spec.published, split=part)  # divided by sequences
+        return own.open(mano=config.mano, skip=skip)
     if spec.published is not None:
         whole: SampleSet = spec.published.open("train", mano=config.mano, skip=skip)
     else:
