@@ -168,9 +168,7 @@ def test_partial_downloads(tmp_path: Path, cache: Path) -> None:
     shutil.rmtree(others[1])
     for split, count in {"s1-train": 6, "s2-train": 6, "s3-train": 6, "s3-test": 0}.items():
         assert len(read(root, split, cache)) == count
-    message = (
-        rf"{first.name}: s0-train goes by .* of which 4 are here\. .* all 5 that grasp 024_bowl"
-    )
+    message = rf"{first.name}: s0 goes by .* of which 4 are here\. .* all 5 that grasp 024_bowl"
     with pytest.raises(InputError, match=message):
         read(root, "s0-train", cache)
     assert len(read(root, "s0-val", cache)) == 0  # of other subjects

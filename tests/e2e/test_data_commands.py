@@ -4,6 +4,7 @@ cameras. The hand is in the image of the first camera alone."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,14 @@ import pytest
 from tests.data import dexycb_miniature as mini
 from tests.data.miniature import flat, project, same, write_image
 
+from handhold.cli.data import SETS
 from handhold.cli.main import main
 from handhold.data import dataset
 from handhold.data.check import check_dataset
 from handhold.data.dexycb import CAMERAS, SUBJECTS
 from handhold.data.files import Files
 from handhold.data.index import Index, Scan
+from handhold.data.registry import DATASETS
 from handhold.objects.control_points import control_points
 from handhold.training.config import TrainConfig
 from handhold.training.stream import BatchStream, DataSpec
@@ -68,7 +71,8 @@ def test_check_counts_what_is_there(
     words = ["--workers", "0", "--out", str(out)]
     assert main(["data", "check", "dexycb", str(root), *words]) == 0
     shown = capsys.readouterr().out
-    assert "subject 20200709-subject-01" in shown and "damaged: nothing (22 images" in shown
+    assert "subject 20200709-subject-01" in shown and "the ends of 22 images" in shown
+    assert f"eval METHOD --data dexycb/s0-train:{root} " in shown and "damaged: nothing" in shown
     assert "401,500 fewer than in UniHOPE" in shown
     found = json.loads(out.read_text())
     counts = {count["split"]: count for count in found["counts"]}
@@ -79,6 +83,11 @@ def test_check_counts_what_is_there(
     assert (counts["all"]["holding_10mm"], counts["all"]["holding_50mm"]) == (12, 6)
     assert found["dropped"] == {"no hand labelled": 2, "no box (training splits)": 8}
     assert not found["problems"] and found["images"] == 22
+
+
+def test_help_names_every_set() -> None:
+    names = SETS.partition(": ")[0].replace(" or ", " ").split(", ")
+    assert sorted(name.strip() for name in names) == sorted(DATASETS)
 
 
 def test_check_opens_the_index_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +118,10 @@ def test_check_names_what_is_damaged(
 def test_index_tells_and_is_kept(
     damaged: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "index", "dexycb", str(root), "--workers", "0"]) == 0
-    assert "22 samples, 0 damaged" in capsys.readouterr().out
+    for done in ("index made in", "the index was there, opened in"):
+        assert main(["data", "index", "dexycb", str(root), "--workers", "0"]) == 0
+        told = capsys.readouterr().out
+        assert f"22 samples, 0 damaged; {done} " in told and os.environ["HANDHOLD_HOME"] in told
     assert main(["data", "index", "dexycb", str(damaged), "--workers", "0"]) == 1
     told = capsys.readouterr().out
     assert "20 samples, 2 damaged" in told and f"handhold data check dexycb {damaged}" in told

@@ -15,8 +15,22 @@ if TYPE_CHECKING:
     from handhold.data.dataset import IndexedSet
     from handhold.scene import Hand
 
-Name = Annotated[str, tyro.conf.Positional]
-Root = Annotated[Path, tyro.conf.Positional]
+SETS = (
+    "dexycb, ho3d-v2, ho3d-v3, freihand, hint, coco-wholebody, onehand10k, obman, mow, or photos: "
+    "photos of your own with a labels.json"
+)
+Name = Annotated[
+    str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help=f"Data set: {SETS}.")
+]
+Root = Annotated[
+    Path,
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        metavar="ROOT",
+        help="Folder (or archive) of the set: the official files as they were downloaded, unpacked "
+        "or in zip and tar files, all or a part of them.",
+    ),
+]
 
 
 def check(
@@ -38,9 +52,7 @@ def check(
     handhold data check dexycb DOWNLOADS/dexycb
 
     Args:
-        name: Data set, such as dexycb; a wrong name is answered with those there are.
-        root: Folder or archive that holds the official files.
-        split: Splits to count, such as s0-train s0-test (default: all).
+        split: Splits to count, such as s0-train s0-test (default: all there are, with their names).
         images: `ends` reads the end of every image, which tells one that is cut short; `all` reads
             every sample completely, as training does; `none` looks at labels only.
         out: Also write the findings, all of them, to this JSON file.
@@ -80,20 +92,21 @@ def index(name: Name, root: Root, workers: int | None = None, mano: Path | None 
     handhold data index dexycb DOWNLOADS/dexycb --workers 8
 
     Args:
-        name: Data set, such as dexycb; a wrong name is answered with those there are.
-        root: Folder or archive that holds the official files.
         workers: Processes (default: all cores).
         mano: Folder with the official MANO files; the index does not depend on it.
     """
+    from handhold.data.home import index_folder
     from handhold.data.registry import entry
 
     start = time.monotonic()
+    made: list[bool] = []
     split = "all" if "all" in entry(name).splits else None
-    samples = _open(name, root, split, mano=mano, workers=workers)
+    samples = _open(name, root, split, mano=mano, workers=workers, made=made)
     damaged = len(samples.index.problems)
+    done = "index made" if made else "the index was there, opened"
     print(
-        f"{name}: {len(samples):,} samples, {damaged:,} damaged, in "
-        f"{time.monotonic() - start:.1f} s"
+        f"{name}: {len(samples):,} samples, {damaged:,} damaged; {done} in "
+        f"{time.monotonic() - start:.1f} s ({index_folder(None)})"
     )
     if damaged:
         print(f"`handhold data check {name} {root}` lists what is damaged")
@@ -121,10 +134,9 @@ def view(
     handhold data view dexycb DOWNLOADS/dexycb --out sheet.png
 
     Args:
-        name: Data set, such as dexycb; a wrong name is answered with those there are.
-        root: Folder or archive that holds the official files.
         out: Picture to write.
-        split: Split to take samples from (default: the one to train on).
+        split: Split to take samples from (default: the one to train on); `handhold data check`
+            lists the names and how many samples each has here.
         count: Samples to draw.
         columns: Samples in a row.
         cell: Pixels of a sample's longer side.
@@ -182,10 +194,9 @@ def export(
     handhold data export dexycb DOWNLOADS/dexycb --split s0-test --out labels.npz --mano MANO
 
     Args:
-        name: Data set, such as dexycb; a wrong name is answered with those there are.
-        root: Folder or archive that holds the official files.
         out: File to write; it appears when it is complete.
-        split: Split to write (default: the one to train on); `all` takes everything.
+        split: Split to write (default: the one to train on); `all` takes everything,
+            `handhold data check` lists the others.
         mano: Folder with the official MANO files, whose parameters the labels are. Without it the
             free hand poses them where it can; vertices, pose and shape of others are NaN.
         skip_missing: Leave out hands whose image is missing (HInt's from Ego4D), which stop it
@@ -218,12 +229,20 @@ def _open(
     mano: Path | None,
     workers: int | None,
     lenient: bool = True,
+    made: list[bool] | None = None,
 ) -> IndexedSet:
+    """The samples, with a bar while the index is made; `made` gets an entry where it was."""
     from handhold.data.dataset import MISSING_IMAGES
     from handhold.data.registry import open_dataset
     from handhold.data.sources import progress_bar
 
-    with progress_bar(f"index of {name}") as progress:
+    with progress_bar(f"index of {name}") as bar:
+
+        def progress(done: int, total: int) -> None:
+            if made is not None and not made:
+                made.append(True)
+            bar(done, total)
+
         return open_dataset(
             name,
             root,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ Images: TypeAlias = Literal["ends", "all", "none"]
 Progress: TypeAlias = Callable[[int, int], None]
 BLOCK = 256  # images between two steps of the bar
 SHOWN = 40  # entries of a list in the text
+MOVED = (
+    "(moved: the object, by more than 5 degrees or so far, since the sequence's first frame; grasp "
+    "labels by the papers' rule and the released code's)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +56,47 @@ class Check:
     def as_text(self) -> str:
         """All of it for a reader; of long lists the beginning."""
         lines = [f"{self.name}: {self.title}; licence {self.licence}", f"in {self.root}"]
-        lines += ["", "missing" if self.missing else "missing: nothing", *_listed(self.missing)]
+        head = "missing of the complete download (what is here can be used without it)"
+        lines += ["", head if self.missing else "missing: nothing", *_listed(self.missing)]
         known = any(count.holding_50mm is not None for count in self.counts)
         moved = f"{'moved 10 mm':>14}{'50 mm':>10}" if known else ""
-        lines += ["", f"{'samples':<24}{'here':>10}{moved}{'published':>12}  note"]
+        lines += ["", f"{'samples by split':<24}{'here':>10}{moved}{'published':>12}  note"]
         lines += [_row(c, known) for c in self.counts if c.found or c.published is not None]
         empty = [c.split for c in self.counts if not c.found and c.published is None]
         lines += [f"  empty here: {', '.join(empty)}"] if empty else []
-        lines += [f"  {split:<22}{'-':>10}  {why}" for split, why in self.unreadable.items()]
+        if known:
+            lines += [f"  {MOVED}"]
+        for why in dict.fromkeys(self.unreadable.values()):
+            splits = [split for split, told in self.unreadable.items() if told == why]
+            lines += [f"  cannot be read: {', '.join(splits)}", f"    {why}"]
         if self.dropped:
-            lines += ["", "left out, of what is there"]
+            lines += ["", "left out, of what is there, by rule"]
             lines += [f"  {rule:<32}{number:>10,}" for rule, number in self.dropped.items()]
-        looked = {"ends": "read at their ends", "all": "decoded", "none": "looked at"}[self.how]
-        seen = f"{self.images:,} images {looked}"
+        seen = {
+            "ends": f"labels, and the ends of {self.images:,} images; --images all decodes them",
+            "all": f"labels, and {self.images:,} images, decoded",
+            "none": "labels only; no image was looked at",
+        }[self.how]
         if not self.problems:
-            return "\n".join([*lines, "", f"damaged: nothing ({seen})"])
+            return "\n".join([*lines, "", f"damaged: nothing ({seen})", *self._next()])
         lines += ["", f"damaged: {len(self.problems):,} ({seen})"]
-        return "\n".join([*lines, *_listed([str(problem) for problem in self.problems])])
+        lines += _listed([str(problem) for problem in self.problems])
+        return "\n".join([*lines, *self._next()])
+
+    def _next(self) -> list[str]:
+        """What to do with a set that can be read."""
+        splits = [count.split for count in self.counts if count.found]
+        if not splits:
+            return []
+        lenient = "?skip-damaged" if self.problems else ""
+        root = shlex.quote(self.root)
+        source = shlex.quote(f"{self.name}/{splits[0]}{lenient}:{self.root}")
+        return [
+            "",
+            "next",
+            f"  handhold data view {self.name} {root} --split {splits[0]} --out sheet.png",
+            f"  handhold eval METHOD --data {source}  (or train)",
+        ]
 
 
 def _row(count: Count, moved: bool) -> str:

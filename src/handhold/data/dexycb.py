@@ -105,7 +105,7 @@ def _rows(files: Files, index: Index, split: str) -> NDArray[np.int64]:
         setup, part, *kind = split.split("-")
         inside, unknown = chosen(setup, part, column)
         if (unknown & keep).any():
-            raise InputError(_untold(files, column, int(np.flatnonzero(unknown & keep)[0]), split))
+            raise InputError(_untold(files, column, int(np.flatnonzero(unknown & keep)[0]), setup))
         keep = keep & inside
         if part == "train":
             keep = keep & column["boxed"]
@@ -121,13 +121,13 @@ def _rows(files: Files, index: Index, split: str) -> NDArray[np.int64]:
     return np.flatnonzero(keep)
 
 
-def _untold(files: Files, column: Columns, row: int, split: str) -> str:
-    """What is missing to say whether a row belongs to a split."""
+def _untold(files: Files, column: Columns, row: int, setup: str) -> str:
+    """What is missing to say which split of a setup a row belongs to."""
     subject = SUBJECTS[int(column["subject"][row])]
     folder = f"{subject}/{bytes(column['sequence'][row]).decode()}"
     thing = info(int(column["thing"][row])).name
     return (
-        f"{files.place(folder)}: {split} goes by the sequence's place among the {SEQUENCES} of "
+        f"{files.place(folder)}: {setup} goes by the sequence's place among the {SEQUENCES} of "
         f"{subject}, of which {len(sequences_of(files, subject))} are here. It can be told where "
         f"all {SEQUENCES} are, or all {GROUP} that grasp {thing}: add the folders of the missing "
         "ones (their meta.yml alone suffices). The splits s1, s2, s3 and all do not need it"
