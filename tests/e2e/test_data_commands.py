@@ -4,7 +4,6 @@ cameras. The hand is in the image of the first camera alone."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,19 +108,26 @@ def test_check_names_what_is_damaged(
 ) -> None:
     words = ["--images", images, "--split", "all", "--workers", "0"]
     assert main(["data", "check", "dexycb", str(damaged), *words]) == 1
-    lines = capsys.readouterr().out.partition("damaged: ")[2].splitlines()
+    shown, _, after = capsys.readouterr().out.partition("damaged: ")[2].partition("\n\nnext\n")
+    assert f"dexycb/all?skip-damaged:{damaged}" in after
+    lines = shown.splitlines()
     assert lines[0].startswith(str(2 + len(more)))
     for place, line in zip([LOST, "labels_000003.npz", *more], lines[1:], strict=True):
         assert Path(place).name in line
 
 
 def test_index_tells_and_is_kept(
-    damaged: Path, root: Path, capsys: pytest.CaptureFixture[str]
+    damaged: Path,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("HANDHOLD_HOME", str(tmp_path))
     for done in ("index made in", "the index was there, opened in"):
         assert main(["data", "index", "dexycb", str(root), "--workers", "0"]) == 0
         told = capsys.readouterr().out
-        assert f"22 samples, 0 damaged; {done} " in told and os.environ["HANDHOLD_HOME"] in told
+        assert f"22 samples, 0 damaged; {done} " in told and str(tmp_path) in told
     assert main(["data", "index", "dexycb", str(damaged), "--workers", "0"]) == 1
     told = capsys.readouterr().out
     assert "20 samples, 2 damaged" in told and f"handhold data check dexycb {damaged}" in told
