@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from handhold.data.dataset import IndexedSet
-    from handhold.scene import Hand
 
 SETS = (
     "dexycb, ho3d-v2, ho3d-v3, freihand, hint, coco-wholebody, onehand10k, obman, mow, or photos: "
@@ -146,6 +143,7 @@ def view(
     import cv2
 
     from handhold.atomic import replacing
+    from handhold.data.occlusion import hand_faces
     from handhold.errors import InputError
     from handhold.render.labels import draw_labels
     from handhold.render.overlay import contact_sheet
@@ -161,7 +159,8 @@ def view(
     pictures: list[Any] = []
     for number in (i * len(samples) // count for i in range(count)):
         sample = samples[number]
-        faces = dict(pair for hand in sample.hands for pair in _faces(samples, hand))
+        found = {hand.side: hand_faces(samples, hand) for hand in sample.hands}
+        faces = {str(side): mesh for side, mesh in found.items() if mesh is not None}
         scale = max(1, round(cell / max(sample.image.shape[:2])))
         pictures.append(draw_labels(sample, scale=scale, faces=faces, caption=sample.key))
     sheet = contact_sheet(pictures, columns, cell=cell)
@@ -210,15 +209,6 @@ def export(
     with progress_bar(f"labels of {name}/{samples.split}") as progress:
         rows = export_labels(samples, out, progress=progress)
     print(f"{rows:,} hands of {name}/{samples.split} in {out}")
-
-
-def _faces(samples: IndexedSet, hand: Hand) -> list[tuple[str, NDArray[Any]]]:
-    """Side and triangles of a labelled mesh, where it is that of the hand model."""
-    if hand.side is None or hand.vertices is None or hand.joints is None:
-        return []
-    if not samples.fits_mesh(hand.vertices, hand.joints, hand.side, warn=False):
-        return []
-    return [(hand.side, samples.hand_model(hand.side).faces.numpy())]
 
 
 def _open(

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from handhold.errors import FileFormatError
 from handhold.hand.convention import TIP_JOINTS
 from handhold.hand.model import HandModel
 from handhold.scene import Camera, FloatArray, Hand, RigidObject, Sample
+
+if TYPE_CHECKING:
+    from handhold.data.occlusion import Renderer
 
 MISSING_IMAGES = "missing_images"  # in `skip`: leave out hands whose image is not there
 AGREEMENT = 0.005  # metres between labelled joints and those of the hand model
@@ -86,6 +89,7 @@ class IndexedSet(abc.ABC):
         self.files, self.index, self.rows = files, index, rows
         self.skip = frozenset(options.skip)
         self.object_points = ObjectPoints(files)
+        self.renderer: Renderer | None = None  # fills labels that the set lacks
         self._mano = options.mano
         self._hand_models: dict[str, HandModel] = {}
         self._warned = False
@@ -138,7 +142,8 @@ class IndexedSet(abc.ABC):
             object=record.object,
             hands_complete=record.hands_complete,
         )
-        return self.complete(sample, record, number)
+        sample = self.complete(sample, record, number)
+        return sample if self.renderer is None else self.renderer.add(self, sample, record)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))

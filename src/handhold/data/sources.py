@@ -9,10 +9,15 @@ from pathlib import Path
 
 from handhold.data.dataset import MISSING_IMAGES, IndexedSet
 from handhold.data.registry import DATASETS, entry, open_dataset
-from handhold.errors import FileFormatError
+from handhold.errors import FileFormatError, InputError
 
 SKIP_DAMAGED = "?skip-damaged"
-FORM = f"NAME[/SPLIT][{SKIP_DAMAGED}]:FOLDER with NAME one of {', '.join(DATASETS)}"
+RENDERED = ("occlusion", "masks")  # labels that are rendered on the fly when asked for
+OBJECTS = "objects="  # a folder of meshes for it
+FORM = (
+    f"NAME[/SPLIT][{SKIP_DAMAGED}][?occlusion][?masks][?{OBJECTS}MESHES]:FOLDER with NAME one of "
+    f"{', '.join(DATASETS)}"
+)
 
 
 @contextmanager
@@ -48,27 +53,42 @@ def progress_bar(title: str) -> Generator[Callable[[int, int], None]]:
 
 @dataclass(frozen=True, kw_only=True)
 class SetSpec:
-    """NAME[/SPLIT][?skip-damaged]:ROOT, such as `dexycb/s0-train:data/dexycb`.
+    """NAME[/SPLIT][?OPTION...]:ROOT, such as `dexycb/s0-train?occlusion:data/dexycb`.
 
-    split None: the set's own choice, by purpose. skip_damaged: go on without the samples that are
-    damaged or whose image is missing.
+    split None: the set's own choice, by purpose. skip_damaged (?skip-damaged): go on without the
+    samples that are damaged or whose image is missing. rendered (?occlusion, ?masks): labels to
+    make where the set lacks them (`data.occlusion`), with the objects' meshes of the folder
+    `objects` (?objects=FOLDER) or else of the set itself.
     """
 
     name: str
     root: str
     split: str | None = None
     skip_damaged: bool = False
+    rendered: tuple[str, ...] = ()
+    objects: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> SetSpec | None:
         """The set that a text names; None where it names none, as does "photos:FOLDER": of that
-        the caller chooses the part."""
+        the caller chooses the part. Raises InputError for an option that there is not."""
         head, _, root = text.partition(":")
-        plain = head.removesuffix(SKIP_DAMAGED)
+        plain, *options = head.split("?")
         name, _, split = plain.partition("/")
         if name not in DATASETS or not root or head == "photos":
             return None
-        return cls(name=name, root=root, split=split or None, skip_damaged=plain != head)
+        known = [item for item in options if f"?{item}" == SKIP_DAMAGED or item in RENDERED]
+        folders = [item for item in options if item.startswith(OBJECTS) and item != OBJECTS]
+        if len(known) + len(folders) < len(options):
+            raise InputError(f"data {text!r}: an option is unknown; expected {FORM}")
+        return cls(
+            name=name,
+            root=root,
+            split=split or None,
+            skip_damaged=SKIP_DAMAGED[1:] in known,
+            rendered=tuple(item for item in RENDERED if item in known),
+            objects=folders[-1].removeprefix(OBJECTS) if folders else None,
+        )
 
     def chosen_split(self, purpose: str = "train") -> str:
         """The split that is named, else the set's own for the purpose, "train" or "test"."""
@@ -89,6 +109,9 @@ class SetSpec:
         for a set with damaged samples unless `skip_damaged`, and what opening raises.
         """
         split = self.chosen_split(purpose)
+        if self.rendered:  # reads the hand's own mask; a mask that is asked for is never skipped
+            skip = set(skip) - {"hand_mask", "hand_mask_amodal"}
+            skip = skip - {"object_mask"} if "masks" in self.rendered else skip
         with progress_bar(f"index of {self.name}") as progress:
             found = open_dataset(
                 self.name,
@@ -106,4 +129,8 @@ class SetSpec:
                 f"`handhold data check {self.name} {self.root}` lists them; "
                 f"{self.name}/{split}{SKIP_DAMAGED}:{self.root} goes on without them"
             )
+        if self.rendered:
+            from handhold.data.occlusion import Renderer
+
+            found.renderer = Renderer(found.files, self.rendered, self.objects)
         return found

@@ -72,9 +72,12 @@ class MeshDistance:
         """The faces that are not inside another piece: just outside of them lies empty space."""
         corners = self.vertices[self.faces]
         centre = corners.mean(axis=1, keepdims=True)
-        probes = np.concatenate([centre, 0.98 * corners + 0.02 * centre], axis=1)
-        probes = probes + 2e-5 * self._normals[:, None]
-        buried = self.winding(probes).min(axis=1) > 1.0 - 1e-3
+        above = 2e-5 * self._normals[:, None]
+        inside = 1.0 - 1e-3
+        buried = self.winding((centre + above)[:, 0]) > inside
+        if buried.any():
+            probes = (0.98 * corners + 0.02 * centre + above)[buried]
+            buried[buried] = self.winding(probes).min(axis=1) > inside
         return self.faces if buried.all() else self.faces[~buried]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +38,11 @@ from handhold.scene import Batch, Camera, Hand, Prediction, RigidObject, Sample,
 __all__ = ["HopeProcessor", "HopeProcessorConfig"]
 
 Array = NDArray[np.floating[Any]]
+
+
+def flip(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mirror image (H, W, 3)."""
+    return np.asarray(cv2.flip(image, 1), np.uint8)
 
 
 class HopeProcessor:
@@ -120,7 +126,7 @@ class HopeProcessor:
         for box, side, thing, wrist in zip(hand_boxes, sides, objects, places, strict=True):
             mirrored = side == "left"
             if mirrored and flipped is None and self.config.interpolation == "nearest":
-                flipped = np.ascontiguousarray(image[:, ::-1])
+                flipped = flip(image)
             item = Item(
                 image=image,
                 intrinsics=np.asarray(camera.intrinsics, np.float64),
@@ -332,8 +338,7 @@ class HopeProcessor:
         affine = view.affine
         if mirrored and config.interpolation == "nearest":
             usable = flipped is not None and rng is None
-            image = flipped if usable and flipped is not None else image[:, ::-1]
-            image = np.ascontiguousarray(image)
+            image = flipped if usable and flipped is not None else flip(image)
         elif mirrored:
             affine = affine @ crop.flip_affine(image.shape[1])
         pixels = crop.warp(image, affine, config.input_size, config.interpolation)
