@@ -53,7 +53,7 @@ class MeshDistance:
             raise InputError("vertices: NaN or infinite numbers, expected finite metres")
         self._outer = self.faces
         self._tree: Any = None
-        self._winding: Any = None
+        self._pieces: Any = None
         self._prepare()
         self._outer = self._outer_faces()
         if len(self._outer) < len(self.faces):
@@ -63,6 +63,8 @@ class MeshDistance:
         igl = _libigl()
         self._tree = igl.AABB()
         self._tree.init(self.vertices, self._outer)
+        self._pieces = igl.FastWindingNumberBVH()  # of all faces, for winding numbers
+        self._pieces.init(self.vertices, self.faces)
         corners = self.vertices[self._outer]
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         length = np.linalg.norm(normals, axis=1, keepdims=True)
@@ -90,7 +92,7 @@ class MeshDistance:
     def winding(self, points: FloatArray) -> NDArray[np.float64]:
         """Winding number (...) of points (..., 3): 0 outside, 1 inside, 2 in two pieces."""
         flat = _points(points)
-        found = _libigl().fast_winding_number(self.vertices, self.faces, flat)
+        found = self._pieces.winding_number(flat)
         return np.asarray(found, dtype=np.float64).reshape(np.shape(points)[:-1])
 
     def query(
