@@ -2,12 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/data.py [--methods hflnet unihope] [--rounds 5] [--save]
 
-Scenes of 640 x 480 pixels are rendered, given a camera's noise and written as shards: a JPEG, labels
-and the object's mask each. Timed is all that training does with them: reading the tar file, decoding
-image, labels and mask, boxes, mirroring, crop of 256 x 256 and augmentation as the method's own
-processor does it, and the tensors of a batch of 16. Rates are those of one process by processor time
-(what one free core gives, whatever else the machine does), and by the clock with one process and
-with two. `jpegs` is the time of a sample in units of decoding its JPEG alone, in the same run.
+Scenes of 640 x 480 pixels are rendered, given a camera's noise and written as shards: a JPEG,
+labels and the object's mask each. Timed is all that training does with them: reading the tar file,
+decoding image, labels and mask, boxes, mirroring, crop of 256 x 256 and augmentation as the
+method's own processor does it, and the tensors of a batch of 16. Rates are those of one process by
+processor time (what one free core gives, whatever else the machine does), and by the clock with one
+process and with two. `jpegs` is the time of a sample in units of decoding its JPEG alone, in the
+same run.
 
 Two more figures: signed distances to hand and object together (each query asks both, and the hand's
 search tree, which every frame makes anew, is in the time), with the error against a sphere and a

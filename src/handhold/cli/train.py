@@ -31,7 +31,8 @@ class Train:
     `handhold synth scenes`), photos:FOLDER (images with a labels.json), NAME/SPLIT:FOLDER (a
     published set in its official files, such as dexycb/s0-train:DOWNLOADS/dexycb; without a split
     its training split; NAME/SPLIT?skip-damaged:FOLDER goes on without samples that are damaged or
-    lack their image, which stop the training otherwise). Several are mixed, each with its share of
+    lack their image, which stop the training otherwise; NAME/SPLIT?occlusion:FOLDER renders how
+    much of a hand is seen, ?masks masks, where the set does not say it). Several are mixed, each with its share of
     the samples: shards:a=0.7 photos:b=0.3. A part of every folder is held out for validation."""
     validation: tuple[str, ...] = ()
     """Sources to measure on instead of what the training data hold out; same forms."""

@@ -35,6 +35,13 @@ def _permutation(length: int, *key: int) -> NDArray[np.int64]:
     return np.random.default_rng(key).permutation(length)
 
 
+@lru_cache(maxsize=16)
+def _places(length: int, start: int, stop: int, *key: int) -> NDArray[np.int64]:
+    """Where in an epoch the slots from `start` to `stop` are, in order."""
+    slots = _permutation(length, *key)
+    return np.flatnonzero((slots >= start) & (slots < stop))
+
+
 class Mixture:
     """The order in which the items of several sets are visited.
 
@@ -90,6 +97,15 @@ class Mixture:
             return which, visit
         turn, place = divmod(visit, length)
         return which, int(_permutation(length, self.seed, 1 + which, turn)[place])
+
+    def before(self, which: int, position: int) -> int:
+        """How many of the positions before `position` are of the set `which`."""
+        epoch, place = divmod(position, self.epoch_length)
+        if self.quotas[which] == self.epoch_length:
+            return position
+        start, stop = (int(x) for x in self._starts[which : which + 2])
+        places = _places(self.epoch_length, start, stop, self.seed, 0, epoch)
+        return epoch * self.quotas[which] + int(np.searchsorted(places, place))
 
 
 class HandItems:

@@ -15,6 +15,7 @@ import io
 import itertools
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -195,14 +196,22 @@ def scan_shard(path: Path) -> ShardIndex:
 def _read_index(folder: Path) -> dict[str, ShardIndex]:
     """The cached index of a folder; empty when there is none or it is of another format."""
     try:
-        raw = json.loads((folder / INDEX_NAME).read_text())
+        return parse_index((folder / INDEX_NAME).read_bytes())
+    except OSError:
+        return {}
+
+
+def parse_index(data: bytes) -> dict[str, ShardIndex]:
+    """The index of an index file's bytes, by shard; empty when it is of another format."""
+    try:
+        raw = json.loads(data)
         if raw["format"] != FORMAT:
             return {}
         return {
             name: ShardIndex(bytes=shard["bytes"], hands=shard["hands"], members=shard["members"])
             for name, shard in raw["shards"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return {}
 
 
@@ -325,17 +334,25 @@ def next_sample(folder: str | Path, shard_size: int = 1000, start: int = 0) -> i
 
 
 def shard_files(where: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The tar files of a folder, a pattern (`folder/shard-0*.tar`), a file, or a list of these.
+    """The tar files of a folder, a pattern (`folder/shard-0*.tar`, `folder/shard-{000..123}.tar`),
+    a file, or a list of these.
 
-    Raises MissingFileError when there is none.
+    Raises MissingFileError when there is none, or not one of those that braces name; InputError for
+    an address (https: and the like), which can only be streamed.
     """
     if isinstance(where, Sequence) and not isinstance(where, str):
         return [file for item in where for file in shard_files(item)]
+    if re.match(r"[a-z][a-z0-9+.-]+:", str(where)):
+        raise InputError(f"{where}: shards at an address can be trained on; here, give files")
     path = Path(where)
     if path.is_dir():
         files = sorted(path.glob("*.tar"))
     elif path.is_file():
         files = [path]
+    elif "{" in str(where):
+        from handhold.synthesis.shard_stream import expand
+
+        files = [file for name in expand(str(where)) for file in shard_files(name)]
     else:
         files = sorted(path.parent.glob(path.name))
     if not files:

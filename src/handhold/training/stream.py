@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +21,7 @@ from handhold.data.photos import PhotoFolder
 from handhold.data.sources import FORM, SetSpec
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.scene import Sample
+from handhold.synthesis.shard_stream import ShardStream, is_address
 from handhold.synthesis.shards import ShardDataset
 from handhold.training.config import DEFAULT_EPOCH_ITEMS, TrainConfig
 from handhold.training.tasks import Items, Task
@@ -33,8 +36,8 @@ HELD_OUT_MOST = 512
 BACKGROUNDS_KEPT = 7 / 8  # for training
 HELD_OUT_SEED = 1_000_003  # added to the seed of scenes drawn for validation
 EXAMPLES = (
-    f"synthetic, synthetic:SEED, synthetic:SEED:COUNT, shards:FOLDER, photos:FOLDER or {FORM}; "
-    "with =WEIGHT if several"
+    "synthetic, synthetic:SEED, synthetic:SEED:COUNT, shards:FOLDER, photos:FOLDER or {FORM}; "
+    f"{FORM}; with =WEIGHT if several"
 )
 
 
@@ -175,6 +178,59 @@ def open_samples(spec: DataSpec, part: Part, task: Task, config: TrainConfig) ->
     return _Range(whole, 0, middle) if part == "train" else _Range(whole, middle, len(whole))
 
 
+def open_stream(spec: DataSpec, part: Part, task: Task, config: TrainConfig) -> ShardStream | None:
+    """The shards of a source that are streamed from an address; None for other sources."""
+    if spec.kind != "shards" or not is_address(spec.where):
+        return None
+    skip = task.skip if config.pairs else task.skip | {"bare_image"}
+    return ShardStream(spec.where, part=part, per=task.per, skip=skip, seed=config.seed)
+
+
+class _Streamed:
+    """Stands for the items of a stream, which are not asked for by number."""
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, number: int) -> tuple[Sample, int]:
+        raise IndexError(number)
+
+
+class Lanes:
+    """The items of a stream by blocks, the shares of a batch: block b goes on with lane b mod L.
+
+    which: the stream's number in the mixture. share: positions of a block. Blocks are cheap in
+    their order; others start their lane anew and skip what is before.
+    """
+
+    def __init__(self, stream: ShardStream, mixture: Mixture, which: int, share: int) -> None:
+        self.stream, self.mixture, self.which, self.share = stream, mixture, which, share
+        # lane -> the block that comes next, items that were given, and the items to come
+        self._open: dict[int, tuple[int, int, Iterator[tuple[Sample, int]]]] = {}
+        self._process = os.getpid()
+
+    def _count(self, block: int) -> int:
+        first, end = block * self.share, (block + 1) * self.share
+        return self.mixture.before(self.which, end) - self.mixture.before(self.which, first)
+
+    def block(self, number: int) -> Iterator[tuple[Sample, int]]:
+        """The items of a block."""
+        if self._process != os.getpid():  # a forked worker must not share a connection
+            self._process, self._open = os.getpid(), {}
+        lane = number % self.stream.lanes
+        following, given, items = self._open.pop(lane, (-1, 0, iter(())))
+        if following != number:
+            earlier = range(lane, number, self.stream.lanes)
+            given = sum(self._count(block) for block in earlier)
+            items = self.stream.lane(lane, given)
+        found = list(itertools.islice(items, self._count(number)))
+        self._open[lane] = (number + self.stream.lanes, given + len(found), items)
+        return iter(found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}
+
+
 class BatchStream(Dataset[Any]):
     """Training batches by step number: `stream[step]` depends on the seed and the step alone.
 
@@ -185,12 +241,16 @@ class BatchStream(Dataset[Any]):
 
     def __init__(self, config: TrainConfig, task: Task, *, rank: int = 0) -> None:
         specs = [DataSpec.parse(text) for text in config.data]
+        streams = [open_stream(spec, "train", task, config) for spec in specs]
         weights = [spec.weight for spec in specs]
         given = [weight for weight in weights if weight is not None]
         if given and len(given) < len(specs):
             raise InputError(f"data {' '.join(config.data)}: give every source a weight, or none")
         view = HandItems if task.per == "hand" else ImageItems
-        self.sets = [view(open_samples(spec, "train", task, config)) for spec in specs]
+        self.sets = [
+            _Streamed() if stream else view(open_samples(spec, "train", task, config))
+            for spec, stream in zip(specs, streams, strict=True)
+        ]
         lengths = [len(x) for x in self.sets]
         for text, length in zip(config.data, lengths, strict=True):
             if not length:
@@ -201,6 +261,12 @@ class BatchStream(Dataset[Any]):
         length = config.epoch_items or (DEFAULT_EPOCH_ITEMS if endless else sum(lengths))
         self.mixture = Mixture(lengths, given or None, epoch_length=length, seed=config.seed)
         self.specs = specs
+        share = config.batch_size // config.devices
+        self._lanes = {
+            number: Lanes(stream, self.mixture, number, share)
+            for number, stream in enumerate(streams)
+            if stream is not None
+        }
         self.config, self.task, self.rank = config, task, rank
         whole = len(lengths) == 1 and lengths[0] == length == config.batch_size
         self._repeats = whole and not config.augment and config.devices == 1
@@ -214,11 +280,17 @@ class BatchStream(Dataset[Any]):
     def items(self, step: int) -> Items:
         """The samples of a step (on this rank), before encoding."""
         share = self.config.batch_size // self.config.devices
-        first = step * self.config.batch_size + self.rank * share
-        return [self._item(position) for position in range(first, first + share)]
+        block = step * self.config.devices + self.rank
+        series = {which: lanes.block(block) for which, lanes in self._lanes.items()}
+        places = range(block * share, (block + 1) * share)
+        return [self._item(position, series) for position in places]
 
-    def _item(self, position: int) -> tuple[Sample, int]:
+    def _item(
+        self, position: int, series: Mapping[int, Iterator[tuple[Sample, int]]] | None = None
+    ) -> tuple[Sample, int]:
         which, index = self.mixture(position)
+        if series and which in series:
+            return next(series[which])
         for attempt in range(100):
             place = (index + attempt * 1_000_003) % len(self.sets[which])
             found = _read(self.specs[which], self.sets[which], place)
@@ -235,7 +307,9 @@ class BatchStream(Dataset[Any]):
         return self.task.encode(self.items(step), rng if self.config.augment else None)
 
 
-def _read(spec: DataSpec, items: HandItems | ImageItems, number: int) -> tuple[Sample, int] | None:
+def _read(
+    spec: DataSpec, items: HandItems | ImageItems | _Streamed, number: int
+) -> tuple[Sample, int] | None:
     """An item; None without a hand, or where it is damaged and may be passed over."""
     try:
         sample, hand = items[number]
@@ -289,12 +363,18 @@ def validation_batches(config: TrainConfig, task: Task) -> Iterator[tuple[str, A
     for text in config.validation or config.data:
         spec = DataSpec.parse(text)
         part: Part = "held_out" if any(map(spec.same_source, trained_on)) else "all"
+        share = max(1, config.batch_size // config.devices)
+        stream = open_stream(spec, part, task, config)
+        if stream is not None:
+            first_items = itertools.islice(stream.once(), config.validation_items)
+            while items := list(itertools.islice(first_items, share)):
+                yield spec.kind, task.encode(items, None)
+            continue
         samples = open_samples(spec, part, task, config)
         view = (HandItems if task.per == "hand" else ImageItems)(samples)
         count = min(len(view), config.validation_items)
         stride = 1 if len(view) >= ENDLESS else len(view) / max(1, count)
         numbers: Sequence[int] = [int(i * stride) for i in range(count)]
-        share = max(1, config.batch_size // config.devices)
         for first in range(0, count, share):
             found = [_read(spec, view, number) for number in numbers[first : first + share]]
             items = [item for item in found if item is not None]
