@@ -138,8 +138,11 @@ def test_an_annotated_mask_is_compared_with_the_whole_hand(dex: Path) -> None:
     whole, square = np.isfinite(depths(hand.vertices[faces], found[0].camera)), found[0].hand_mask
     share = (whole & square).sum() / (whole | square).sum()
     assert 0.1 < share < 0.9
-    assert hand.visibility == pytest.approx(share, abs=1e-3)
+    assert (found_share := hand.visibility) == pytest.approx(share, abs=1e-3)
     assert found[0].hand_mask_amodal is None  # only asked for with ?masks
+    spec = SetSpec.parse(f"dexycb/all?occlusion:{dex}")
+    assert spec is not None  # whoever has no use for masks, such as an evaluation, gets the share
+    assert spec.open("test", workers=0, skip=("hand_mask",))[0].hands[0].visibility == found_share
 
 
 def test_masks_are_added_and_given_ones_kept(dex: Path, tmp_path: Path) -> None:

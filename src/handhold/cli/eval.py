@@ -49,7 +49,9 @@ def evaluate(
         data: `synthetic` (a series that no training uses), `shards:FOLDER`, `photos:FOLDER` (a
             folder with labels.json) or `NAME/SPLIT:FOLDER` (a published set in its official files,
             as `handhold data check` reads it; without a split its test split). Damaged samples of
-            it stop the evaluation, `NAME/SPLIT?skip-damaged:FOLDER` goes on without them.
+            it stop the evaluation, `NAME/SPLIT?skip-damaged:FOLDER` goes on without them;
+            `NAME/SPLIT?occlusion:FOLDER` renders how much of each hand is seen, for the errors by
+            occlusion, with the objects' meshes of the set or of `?objects=MESHES`.
         protocol: A wrong name is answered with those there are. `deployable`: only the image (and
             intrinsics, where they are known); `boxes`: true hand boxes and sides as well;
             `official`: also what is held and its box; `hint/hamer`: HInt's annotated boxes and

@@ -28,12 +28,14 @@ class Train:
     data: tuple[str, ...] = ()
     """Where samples come from: synthetic (scenes drawn while training; synthetic:7 draws others,
     synthetic:7:16 keeps to the first 16 of them and measures on these), shards:FOLDER (made with
-    `handhold synth scenes`), photos:FOLDER (images with a labels.json), NAME/SPLIT:FOLDER (a
-    published set in its official files, such as dexycb/s0-train:DOWNLOADS/dexycb; without a split
-    its training split; NAME/SPLIT?skip-damaged:FOLDER goes on without samples that are damaged or
-    lack their image, which stop the training otherwise; NAME/SPLIT?occlusion:FOLDER renders how
-    much of a hand is seen, ?masks masks, where the set does not say it). Several are mixed, each with its share of
-    the samples: shards:a=0.7 photos:b=0.3. A part of every folder is held out for validation."""
+    `handhold synth scenes`; shards:https://HOST/shard-{000000..000099}.tar streams them, as do s3:,
+    gs:, file: and pipe:), photos:FOLDER (images with a labels.json), NAME/SPLIT:FOLDER (a published
+    set in its official files, such as dexycb/s0-train:DOWNLOADS/dexycb; without a split its
+    training split; NAME/SPLIT?skip-damaged:FOLDER goes on without samples that are damaged or lack
+    their image, which stop the training otherwise; ?occlusion and ?masks, written alike, render
+    what the set does not say: how much of the hand is seen, and masks, with the objects' meshes of
+    the set or of ?objects=MESHES). Several are mixed, each with its share of the samples:
+    shards:a=0.7 photos:b=0.3. A part of every source is held out for validation."""
     validation: tuple[str, ...] = ()
     """Sources to measure on instead of what the training data hold out; same forms."""
     steps: int | None = None
