@@ -248,7 +248,7 @@ def hardware() -> str:
 
 def main() -> None:
     """Measure, print and write down."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--methods", nargs="+", default=list(MODELS))
     parser.add_argument("--samples", type=int, default=48, help="samples of a round")
     parser.add_argument("--rounds", type=int, default=5)
