@@ -36,7 +36,7 @@ HELD_OUT_MOST = 512
 BACKGROUNDS_KEPT = 7 / 8  # for training
 HELD_OUT_SEED = 1_000_003  # added to the seed of scenes drawn for validation
 EXAMPLES = (
-    "synthetic, synthetic:SEED, synthetic:SEED:COUNT, shards:FOLDER, photos:FOLDER or {FORM}; "
+    "synthetic, synthetic:SEED, synthetic:SEED:COUNT, shards:FOLDER, photos:FOLDER or "
     f"{FORM}; with =WEIGHT if several"
 )
 
