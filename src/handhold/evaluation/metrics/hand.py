@@ -1,4 +1,4 @@
-"""Errors of joints and meshes in 3D: means, PCK curves with AUC, F-scores.
+"""Errors of joints and meshes in 3D: means, PCK curves with AUC.
 
 All functions are vectorised over samples. Arrays are metres unless a name ends in `_mm`; alignment
 is done before (see `handhold.geometry.alignment`).
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 Array = NDArray[Any]
 
@@ -45,6 +44,7 @@ def pck_curve(
     errors: Array,
     valid: NDArray[np.bool_] | None = None,
     *,
+    missed: NDArray[np.bool_] | None = None,
     low: float = 0.0,
     high: float = 0.05,
     steps: int = 100,
@@ -52,47 +52,32 @@ def pck_curve(
     """The FreiHAND/HO3D/DexYCB rule: each point keeps its own list, then points are averaged.
 
     errors (N, J); valid (N, J): False leaves an error out; a point without any is left out of all
-    means. An error equal to a threshold counts as correct. All NaN when nothing is valid.
+    means. missed (N,): samples that lie within no threshold, while their errors still count in mean
+    and median (HandOS). An error equal to a threshold counts as correct. All NaN when nothing is
+    valid.
     """
     thresholds = np.linspace(low, high, steps)
-    usable = np.ones(errors.shape, bool) if valid is None else valid
-    columns = [errors[usable[:, j], j] for j in range(errors.shape[1])]
-    columns = [np.sort(column) for column in columns if len(column)]
-    if not columns:
+    means, medians, curves = [], [], []
+    for j in range(errors.shape[1]):
+        chosen = slice(None) if valid is None else valid[:, j]
+        column = np.sort(errors[chosen, j])
+        if not len(column):
+            continue
+        means.append(column.mean())
+        medians.append((column[(len(column) - 1) // 2] + column[len(column) // 2]) / 2)
+        hits = column if missed is None else np.sort(errors[chosen, j][~missed[chosen]])
+        curves.append(np.searchsorted(hits, thresholds, "right") / len(column))
+    if not curves:
         nothing = np.full(steps, np.nan)
         return Curve(mean=np.nan, median=np.nan, auc=np.nan, thresholds=thresholds, pck=nothing)
-    curves = np.stack([np.searchsorted(c, thresholds, "right") / len(c) for c in columns])
-    areas = np.trapezoid(curves, thresholds, axis=1) / (high - low)
+    pck = np.mean(curves, axis=0)
     return Curve(
-        mean=float(np.mean([column.mean() for column in columns])),
-        median=float(np.mean([np.median(column) for column in columns])),
-        auc=float(areas.mean()),
+        mean=float(np.mean(means)),
+        median=float(np.mean(medians)),
+        auc=float(np.trapezoid(pck, thresholds) / (high - low)),
         thresholds=thresholds,
-        pck=curves.mean(0),
+        pck=pck,
     )
-
-
-def f_scores(
-    predicted: Array, truth: Array, thresholds: tuple[float, ...] = (0.005, 0.015)
-) -> Array:
-    """F, precision and recall (N, T, 3) of meshes (N, V, 3) at distances `thresholds` (strict <).
-
-    precision is the share of true vertices with a predicted one nearby and recall the reverse, as
-    the FreiHAND and HO3D evaluators name them. A mesh with NaN scores 0.
-    """
-    scores = np.zeros((len(predicted), len(thresholds), 3))
-    for index, (ours, theirs) in enumerate(zip(predicted, truth, strict=True)):
-        if not np.isfinite(ours).all():
-            continue
-        to_ours = KDTree(ours).query(theirs)[0]
-        to_theirs = KDTree(theirs).query(ours)[0]
-        for place, threshold in enumerate(thresholds):
-            precision = float((to_ours < threshold).mean())
-            recall = float((to_theirs < threshold).mean())
-            total = precision + recall
-            f_score = 2 * precision * recall / total if total > 0 else 0.0
-            scores[index, place] = f_score, precision, recall
-    return scores
 
 
 VISIBILITY_EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)

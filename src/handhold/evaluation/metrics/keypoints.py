@@ -40,11 +40,43 @@ def pck(
     return float(np.nanmean(shares)) if np.isfinite(shares).any() else float("nan")
 
 
-def oks(predicted: Array, truth: Array, valid: NDArray[np.bool_], area: float) -> float:
-    """Object keypoint similarity of one hand (21, 2); area: the person's, in pixels squared."""
-    squared = ((predicted - truth) ** 2).sum(-1)
+def pck_over(
+    predicted: Array,
+    truth: Array,
+    valid: NDArray[np.bool_],
+    size: Array,
+    thresholds: Array,
+) -> Array:
+    """`pck` at each of the thresholds (T,), for plots; NaN where nothing is labelled."""
+    ratio = np.linalg.norm(predicted - truth, axis=-1) / size[:, None]
+    columns = [np.sort(ratio[valid[:, j], j]) for j in range(ratio.shape[1])]
+    shares = [np.searchsorted(c, thresholds, "right") / len(c) for c in columns if len(c)]
+    return np.mean(shares, axis=0) if shares else np.full(len(thresholds), np.nan)
+
+
+def oks(
+    predicted: Array,
+    truth: Array,
+    valid: NDArray[np.bool_],
+    area: float,
+    person_box: Array | None = None,
+) -> float:
+    """Object keypoint similarity of one hand (21, 2); area: the person's, in pixels squared.
+
+    Mean over the labelled joints. Where none is, over all joints by their distance from the
+    person's box (4,) grown to twice its reach on every side (COCO's rule); NaN without a box.
+    """
+    if valid.any():
+        squared = ((predicted - truth) ** 2).sum(-1)
+    elif person_box is None:
+        return float("nan")
+    else:
+        low, high = np.asarray(person_box[:2]), np.asarray(person_box[2:])
+        grown = low - (high - low), high + (high - low)
+        outside = np.maximum(0, grown[0] - predicted) + np.maximum(0, predicted - grown[1])
+        squared = (outside**2).sum(-1)
     scaled = squared / ((2 * HAND_SIGMAS) ** 2 * (area + np.finfo(np.float64).eps) * 2)
-    return float(np.exp(-scaled)[valid].mean()) if valid.any() else float("nan")
+    return float(np.exp(-scaled)[valid if valid.any() else slice(None)].mean())
 
 
 def match_boxes(overlaps: Array, scores: Array, least: float) -> list[tuple[int, int]]:
