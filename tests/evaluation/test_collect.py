@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from handhold.errors import InputError
 from handhold.evaluation import summary
 from handhold.evaluation.collect import collect, labelled_box, tight_box
+from handhold.evaluation.object_summary import object_numbers
 from handhold.evaluation.protocols import PROTOCOLS, protocol
 from handhold.evaluation.report import as_text, build_report, write_report
 from handhold.scene import Camera, Hand, RigidObject, Sample, Scene
@@ -116,7 +117,7 @@ def test_objects_and_grasps(rng: np.random.Generator) -> None:
         ]
     )
     pairs = collect(samples, lambda _: next(scenes)).pairs
-    numbers = summary.object_numbers(pairs, {"003_cracker_box": points})
+    numbers = object_numbers(pairs, {"003_cracker_box": points})
     assert numbers["held"] == 3
     assert numbers["named"] == pytest.approx(1 / 3)
     assert numbers["add(-s)_mm"] == pytest.approx(10)

@@ -8,6 +8,7 @@ import pytest
 from handhold.data.labels import is_grasped, relative_motion
 from handhold.evaluation.metrics import hand, keypoints
 from handhold.evaluation.metrics import object as pose
+from handhold.evaluation.metrics.f_scores import f_scores
 from handhold.geometry import alignment
 
 # Crops and joint orders have their own tests; HOISDF's pair is a mean of what is compared here.
@@ -104,14 +105,12 @@ def test_curves(metrics, pair) -> None:
 def test_f_scores(metrics, pair) -> None:
     joints, true_joints, verts, true_verts = pair
     aligned = alignment.procrustes(verts, true_verts).aligned
-    scores = np.concatenate(
-        [hand.f_scores(verts, true_verts), hand.f_scores(aligned, true_verts)], axis=1
-    )
+    scores = np.concatenate([f_scores(verts, true_verts), f_scores(aligned, true_verts)], axis=1)
     metrics.compare("freihand/fscore_precision_recall", scores)
     metrics.compare("ho3d/fscore_precision_recall", scores)
     relative = hand.root_relative(verts, joints[:, 0])
     true_relative = hand.root_relative(true_verts, true_joints[:, 0])
-    metrics.compare("root_relative/fscore_precision_recall", hand.f_scores(relative, true_relative))
+    metrics.compare("root_relative/fscore_precision_recall", f_scores(relative, true_relative))
     stored = metrics.json["summary"]["ho3d_eval_main_cm"]
     for place, name in enumerate(("f_score_5", "f_score_15", "f_al_score_5", "f_al_score_15")):
         assert scores[:, place, 0].mean() == pytest.approx(stored[name], abs=2e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,13 +12,15 @@ import tyro
 
 if TYPE_CHECKING:
     from handhold.data.dataset import IndexedSet
+    from handhold.data.sources import SetSpec
     from handhold.evaluation.collect import Predict
-    from handhold.evaluation.protocols import Protocol
+    from handhold.evaluation.protocol import Protocol
     from handhold.inference.estimator import Estimator
     from handhold.scene import Camera, FloatArray, Hand, Sample
 
 HELD_OUT_SERIES = 1_000_003
 COUNT = 500
+VIDEOS = ("dexycb", "ho3d-v2", "ho3d-v3")  # sets whose keys end in the frame's number
 UNUSED = ("hand_mask", "hand_mask_amodal", "object_mask", "depth")  # by the measures
 
 
@@ -32,17 +35,21 @@ def evaluate(
     detector: str = "default",
     mano: Path | None = None,
     device: str = "cpu",
+    worst: int = 12,
+    workers: int = 2,
 ) -> None:
     """Measure a model and print the report; with --out also JSON and plots.
 
     Synthetic scenes and shards give 3D errors of hand and object; photos give detection, sides and
     PCK against their 2D labels; published sets give what their labels allow. The protocol says what
-    the method is told besides the image.
+    the method is told besides the image; those of a published table take its data set only.
 
     handhold eval unihope-small --data synthetic --out report
 
-    handhold eval hflnet --weights FILE --data dexycb/s0-test:DOWNLOADS/dexycb --mano MANO
-    --protocol official
+    handhold eval hflnet --weights FILE --data dexycb:DOWNLOADS/dexycb --mano MANO
+    --protocol dexycb-s0/hflnet
+
+    PROTOCOLS
 
     Args:
         model: Method, as listed by `handhold models`.
@@ -52,11 +59,8 @@ def evaluate(
             it stop the evaluation, `NAME/SPLIT?skip-damaged:FOLDER` goes on without them;
             `NAME/SPLIT?occlusion:FOLDER` renders how much of each hand is seen, for the errors by
             occlusion, with the objects' meshes of the set or of `?objects=MESHES`.
-        protocol: A wrong name is answered with those there are. `deployable`: only the image (and
-            intrinsics, where they are known); `boxes`: true hand boxes and sides as well;
-            `official`: also what is held and its box; `hint/hamer`: HInt's annotated boxes and
-            sides. A hand outside the photo counts as missed.
-        out: Folder for report.json, report.txt and report.png.
+        protocol: One of those listed above. A hand outside the photo counts as missed.
+        out: Folder for report.json, report.txt, report.png and worst.png.
         count: Samples at most, evenly spread (default: all of a published split, else 500).
         part: Photos that training holds out, those it uses, or all.
         weights: Weights file instead of the one that ships with the package; also
@@ -64,27 +68,39 @@ def evaluate(
         detector: Weights file of another hand detector.
         mano: Folder with the official MANO files.
         device: cpu, cuda, cuda:1, mps.
+        worst: Samples on worst.png: of the hands that were found, those with the largest errors.
+        workers: Threads for the measures.
     """
     from rich.progress import track
 
-    from handhold.data.sources import SetSpec
     from handhold.evaluation.collect import collect
     from handhold.evaluation.protocols import protocol as named
     from handhold.evaluation.report import as_text, build_report, write_report
+    from handhold.evaluation.worst import Worst
     from handhold.inference.estimator import Estimator
     from handhold.synthesis.props import named_points
 
     chosen = named(protocol)
-    source = SetSpec.parse(data)
+    source = _source(data, chosen)
     published = None if source is None else source.open("test", mano=mano, skip=UNUSED)
     if published is None:
         samples = _samples(data, COUNT if count is None else count, part, mano)
     else:
+        _check_truth(published, chosen)
         samples = _at_most(published, count)
     estimator = Estimator(model, detector=detector, weights=weights, mano=mano, device=device)
     tolerant = source is not None and source.skip_damaged
     each = track(_each(samples, tolerant), "predicting", len(samples))
-    run = collect(each, _predictor(estimator, chosen), true_box=_true_box(chosen))
+    kept = Worst(worst if out is not None else 0)
+    run = collect(
+        each,
+        _predictor(estimator, chosen),
+        true_box=_true_box(chosen),
+        least_iou=chosen.least_iou,
+        by_score=chosen.match == "score",
+        all_objects=chosen.objects is not None and chosen.objects.samples == "all",
+        watch=kept.watch,
+    )
     title = f"{estimator.model.name} on {run.samples} samples of {data}"
     if data.startswith("photos:"):
         title += f" ({part.replace('_', ' ')})"
@@ -92,11 +108,50 @@ def evaluate(
     if published is not None:
         title = f"{estimator.model.name} on {_described(published, run.samples)}"
         meshes |= published.object_points.of_all(meshes)
-    report = build_report(run, title=title, protocol=chosen, meshes=meshes)
+    video = published is not None and published.name in VIDEOS
+    report = build_report(
+        run, title=title, protocol=chosen, meshes=meshes, video=video, workers=workers
+    )
     print(as_text(report))
     if out is not None:
-        for path in write_report(report, out):
+        files = write_report(report, out)
+        if kept.keys:
+            files.append(kept.write(out / "worst.png", estimator.hand_faces()))
+        for path in files:
             print(f"written: {path}")
+
+
+def _source(data: str, chosen: Protocol) -> SetSpec | None:
+    """The published set that a text names, if any; its split is the protocol's where the text says
+    none. Raises InputError where the protocol is for other data."""
+    from handhold.data.sources import SetSpec
+
+    source = SetSpec.parse(data)
+    if source is None:
+        chosen.check_data(data.partition(":")[0], "")
+        return None
+    if source.split is None:
+        source = replace(source, split=chosen.split_of(source.name))
+    chosen.check_data(source.name, source.chosen_split("test"))
+    return source
+
+
+def _check_truth(found: IndexedSet, chosen: Protocol) -> None:
+    """Raise InputError where a protocol's table compares joints that the folder does not hold."""
+    from handhold.errors import InputError
+
+    asked = any(column.startswith("hand: ") for column in chosen.columns)
+    if not asked or not len(found) or found.record(0).hands[0].joints is not None:
+        return
+    told = ""
+    if found.name.startswith("ho3d") or found.name == "freihand":
+        told = (
+            " (evaluation_xyz.json and evaluation_verts.json, published apart); `handhold submit "
+            f"{found.name}` writes the file that the server takes"
+        )
+    raise InputError(
+        f"protocol {chosen.name}: {found.name}/{found.split}: the true joints are not there{told}"
+    )
 
 
 class _Samples(typing.Protocol):
@@ -204,9 +259,12 @@ def _predictor(estimator: Estimator, chosen: Protocol) -> Predict:
             boxes = []
             for number, hand in enumerate(sample.hands):
                 entry: dict[str, Any] = {"box": true_box(hand), "side": hand.side}
+                near = sample.object if number == 0 else None
                 if "object_box" in chosen.given:
-                    held = sample.object if number == 0 and hand.grasping else None
-                    entry["object_box"] = None if held is None else held.box
+                    told = hand.grasping or "grasping" not in chosen.given
+                    entry["object_box"] = near.box if near is not None and told else None
+                if "object_name" in chosen.given and near is not None:
+                    entry["object_name"] = near.name
                 if "wrist" in chosen.given and known and hand.joints is not None:
                     entry["wrist"] = hand.joints[0]
                 if _in_photo(entry["box"], sample.camera):  # else nothing can be seen: missed
@@ -232,4 +290,11 @@ def _in_photo(box: FloatArray, camera: Camera) -> bool:
     return bool((low < high).all() and (high > 0).all() and (low < end).all())
 
 
+def _list_protocols() -> str:
+    from handhold.evaluation.protocols import PROTOCOLS
+
+    return "\n\n".join(f"    {name}: {entry.summary()}." for name, entry in PROTOCOLS.items())
+
+
+evaluate.__doc__ = (evaluate.__doc__ or "").replace("PROTOCOLS", _list_protocols().lstrip(), 1)
 COMMANDS = evaluate

@@ -62,9 +62,17 @@ def collect(
     *,
     least_iou: float = 0.3,
     true_box: Callable[[Hand], Array] = tight_box,
+    by_score: bool = False,
+    all_objects: bool = False,
+    watch: Callable[[Sample, Scene, list[Pair]], None] | None = None,
 ) -> Collection:
     """Predict every sample; match hands one to one by IoU >= least_iou with the true box, best
-    score first."""
+    score first.
+
+    by_score: where one hand is labelled, the best detection is taken for it wherever it is.
+    all_objects: labelled objects also of hands that do not hold them. watch: is shown every sample,
+    what was found and its pairs.
+    """
     result = Collection()
     for sample in samples:
         scene = predict(sample)
@@ -72,17 +80,20 @@ def collect(
         truth = [true_box(hand) for hand in sample.hands]
         found = [tight_box(hand) if hand.box is None else hand.box for hand in scene.hands]
         matches: dict[int, int] = {}
-        if truth and found:
+        if by_score and len(truth) == 1 and found:
+            matches = {0: max(range(len(found)), key=lambda d: scene.hands[d].score)}
+        elif truth and found:
             overlaps = np.array([[float(iou(f, t)) for t in truth] for f in found])
             scores = np.array([hand.score for hand in scene.hands])
             matches = {label: d for d, label in match_boxes(overlaps, scores, least_iou)}
         if sample.hands_complete:
             result.detections += len(found)
             result.spurious += len(found) - len(matches)
+        pairs = []
         for number, hand in enumerate(sample.hands):
             detection = matches.get(number)
-            held = sample.object if number == 0 and hand.grasping else None
-            result.pairs.append(
+            held = sample.object if number == 0 and (hand.grasping or all_objects) else None
+            pairs.append(
                 Pair(
                     sample=sample.key,
                     truth=hand,
@@ -92,4 +103,7 @@ def collect(
                     intrinsics=sample.camera.intrinsics,
                 )
             )
+        result.pairs += pairs
+        if watch is not None:
+            watch(sample, scene, pairs)
     return result

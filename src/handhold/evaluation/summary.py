@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +12,13 @@ from numpy.typing import NDArray
 from handhold.evaluation.collect import Collection, Pair, labelled_box, tight_box
 from handhold.evaluation.metrics import hand as hand_metrics
 from handhold.evaluation.metrics import keypoints
-from handhold.evaluation.metrics import object as object_metrics
-from handhold.geometry.alignment import procrustes
-from handhold.objects.catalogue import YCB
+from handhold.evaluation.metrics.hand_table import Alignment, Rule, hand_table
+from handhold.evaluation.metrics.video import acceleration_error
+from handhold.scene import Hand
 
 Array = NDArray[Any]
 Numbers = dict[str, float | int]
 PCK_SHARES = (0.05, 0.1, 0.15)
-SYMMETRIC = {info.name for info in YCB if info.symmetric}
 
 
 def _share(hits: Sequence[bool]) -> float:
@@ -44,41 +44,64 @@ def detection_numbers(run: Collection) -> Numbers:
     }
 
 
-def keypoint_numbers(pairs: Sequence[Pair]) -> Numbers:
-    """PCK at 5, 10 and 15 % of the longer side of the labelled box; a missed hand has no hit."""
+@dataclass(frozen=True, kw_only=True)
+class Keypoints:
+    """Found (missed: infinity) and true joints (N, 21, 2), which are labelled and which are known
+    to be visible (None: the set does not say) (N, 21), and the longer side of the box (N,)."""
+
+    found: Array
+    truth: Array
+    valid: NDArray[np.bool_]
+    seen: NDArray[np.bool_] | None
+    size: Array
+
+    def pcks(self, chosen: NDArray[np.bool_] | None = None) -> Numbers:
+        """PCK at 5, 10 and 15 % of the size, of the chosen joints."""
+        valid = self.valid if chosen is None else chosen
+        return {
+            f"pck@{share}": keypoints.pck(self.found, self.truth, valid, self.size, share)
+            for share in PCK_SHARES
+        }
+
+
+def keypoints_of(
+    pairs: Sequence[Pair], true_box: Callable[[Hand], Array] = tight_box
+) -> Keypoints | None:
+    """The 2D joints of all hands that have labels; None where no hand has."""
     usable = [pair for pair in pairs if pair.truth.joints2d is not None]
     if not usable:
-        return {}
-    truth = np.stack([np.asarray(pair.truth.joints2d, np.float64) for pair in usable])
+        return None
+    boxes = np.stack([true_box(pair.truth) for pair in usable])
+    told = [pair.truth.joints_visible for pair in usable]
+    known = [np.asarray(part, bool) for part in told if part is not None]
     missed = np.full((21, 2), np.inf)
-    found = np.stack([_joints2d(pair, missed) for pair in usable])
-    valid = np.stack([_valid(pair) for pair in usable])
-    boxes = np.stack([tight_box(pair.truth) for pair in usable])
-    size = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    return {f"pck@{share}": keypoints.pck(found, truth, valid, size, share) for share in PCK_SHARES}
+    return Keypoints(
+        found=np.stack([_joints2d(pair, missed) for pair in usable]),
+        truth=np.stack([np.asarray(pair.truth.joints2d, np.float64) for pair in usable]),
+        valid=np.stack([_valid(pair) for pair in usable]),
+        seen=np.stack(known) if len(known) == len(told) else None,
+        size=np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]),
+    )
+
+
+def keypoint_numbers(pairs: Sequence[Pair]) -> Numbers:
+    """PCK at 5, 10 and 15 % of the longer side of the labelled box; a missed hand has no hit."""
+    told = keypoints_of(pairs)
+    return {} if told is None else told.pcks()
 
 
 def occlusion_numbers(pairs: Sequence[Pair]) -> dict[str, Numbers]:
     """HInt's PCK of all, visible and hidden joints: by the longer side of the annotated box, the
     mean over joints of each joint's share; joints without a labelled sample are left out. A missed
     hand has no hit. `joints`: how many were looked at."""
-    usable = [pair for pair in pairs if pair.truth.joints2d is not None]
-    if not usable:
+    told = keypoints_of(pairs, labelled_box)
+    if told is None:
         return {}
-    truth = np.stack([np.asarray(pair.truth.joints2d, np.float64) for pair in usable])
-    found = np.stack([_joints2d(pair, np.full((21, 2), np.inf)) for pair in usable])
-    valid = np.stack([_valid(pair) for pair in usable])
-    boxes = np.stack([labelled_box(pair.truth) for pair in usable])
-    size = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    groups = {"all": valid}
-    told = [pair.truth.joints_visible for pair in usable]
-    if all(seen is not None for seen in told):
-        seen = np.stack([np.asarray(part, bool) for part in told])
-        groups |= {"visible": valid & seen, "occluded": valid & ~seen}
+    groups = {"all": told.valid}
+    if told.seen is not None:
+        groups |= {"visible": told.valid & told.seen, "occluded": told.valid & ~told.seen}
     return {
-        name: {"joints": int(chosen.sum())}
-        | {f"pck@{s}": keypoints.pck(found, truth, chosen, size, s) for s in PCK_SHARES}
-        for name, chosen in groups.items()
+        name: {"joints": int(chosen.sum())} | told.pcks(chosen) for name, chosen in groups.items()
     }
 
 
@@ -101,41 +124,84 @@ def _points(pair: Pair, name: str) -> tuple[Array, Array] | None:
     return np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
 
 
-def hand_numbers(pairs: Sequence[Pair]) -> tuple[Numbers, dict[str, hand_metrics.Curve]]:
-    """3D errors in millimetres of the hands that were found, and their PCK curves.
+def hand_numbers(
+    pairs: Sequence[Pair],
+    *,
+    rules: Sequence[Rule] = ("root", "pa"),
+    alignment: Alignment = "reflection",
+    missed: Literal["left out", "zeros"] = "left out",
+    workers: int = 1,
+) -> tuple[Numbers, dict[str, hand_metrics.Curve]]:
+    """3D errors in millimetres, and their PCK curves; `hand_table` says what rules and alignments
+    are. `distance` is the absolute error of the wrist in the camera frame.
 
-    Root-relative to each set's own wrist; PA by similarity Procrustes with reflections, vertices
-    aligned on their own (the rule of the HO3D and FreiHAND servers). `distance` is the absolute
-    error of the wrist in the camera frame.
+    missed: hands that were not found are left out, or count as all zeros and within no threshold.
     """
     numbers: Numbers = {"found": 0}
-    curves: dict[str, hand_metrics.Curve] = {}
-    roots: dict[str, tuple[Array, Array]] = {}
-    for name, short in (("joints", "mpjpe"), ("vertices", "mpvpe")):
-        both = [points for pair in pairs if (points := _points(pair, name)) is not None]
-        if not both:
-            continue
-        ours, theirs = (np.stack(part) for part in zip(*both, strict=True))
-        if name == "joints":
-            numbers["found"] = len(both)
-            absolute = np.linalg.norm(ours[:, 0] - theirs[:, 0], axis=1)
-            numbers["wrist_distance_mm"] = float(np.mean(absolute)) * 1000
-            numbers["wrist_distance_median_mm"] = float(np.median(absolute)) * 1000
-            roots["joints"] = (ours[:, 0], theirs[:, 0])
-        root, true_root = roots["joints"]
-        relative = hand_metrics.root_relative(ours, root)
-        true_relative = hand_metrics.root_relative(theirs, true_root)
-        aligned = procrustes(ours, theirs).aligned
-        for prefix, a, b in (("", relative, true_relative), ("pa_", aligned, theirs)):
-            curve = hand_metrics.pck_curve(hand_metrics.point_errors(a, b))
-            curves[prefix + short] = curve
-            numbers[f"{prefix}{short}_mm"] = curve.mean * 1000
-            numbers[f"{prefix}{short}_auc"] = curve.auc
-        if name == "vertices":
-            for prefix, a, b in (("", relative, true_relative), ("pa_", aligned, theirs)):
-                scores = hand_metrics.f_scores(a, b)[:, :, 0].mean(0)
-                numbers[f"{prefix}f@5"], numbers[f"{prefix}f@15"] = map(float, scores)
-    return numbers, curves
+    sets: dict[str, list[tuple[Array, Array]]] = {"joints": [], "vertices": []}
+    lost: list[bool] = []
+    for pair in pairs:
+        for name, rows in sets.items():
+            both = _points(pair, name)
+            truth = getattr(pair.truth, name)
+            if both is None and pair.found is None and truth is not None and missed == "zeros":
+                both = np.zeros_like(truth, np.float64), np.asarray(truth, np.float64)
+            if both is not None:
+                rows.append(both)
+                if name == "joints":
+                    lost.append(pair.found is None)
+    if not sets["joints"]:
+        return numbers, {}
+    ours, theirs = (np.stack(part) for part in zip(*sets["joints"], strict=True))
+    mask = np.array(lost)
+    numbers["found"] = int((~mask).sum())
+    if missed == "zeros":
+        numbers["missed"] = int(mask.sum())
+    far = np.linalg.norm(ours[~mask, 0] - theirs[~mask, 0], axis=1)
+    numbers["wrist_distance_mm"] = float(np.mean(far)) * 1000 if len(far) else float("nan")
+    numbers["wrist_distance_median_mm"] = float(np.median(far)) * 1000 if len(far) else float("nan")
+    meshes: tuple[Array, ...] = ()
+    if len(sets["vertices"]) == len(ours):
+        meshes = tuple(np.stack(part) for part in zip(*sets["vertices"], strict=True))
+    table = hand_table(
+        ours,
+        theirs,
+        *meshes,
+        rules=rules,
+        alignment=alignment,
+        missed=mask if mask.any() else None,
+        workers=workers,
+    )
+    return numbers | table.numbers, table.curves
+
+
+def video_numbers(pairs: Sequence[Pair]) -> Numbers:
+    """Acceleration error of the joints over three frames in a row or more of one sequence, by keys
+    that end in /FRAME; a missed hand ends a row. Millimetres a frame squared."""
+    errors: list[Array] = []
+    row: list[tuple[Array, Array]] = []
+    last: tuple[str, int] | None = None
+    for pair in (*pairs, None):
+        place = None if pair is None else _frame(pair.sample)
+        both = None if pair is None else _points(pair, "joints")
+        follows = place is not None and last is not None and place == (last[0], last[1] + 1)
+        if not follows or both is None:
+            if len(row) >= 3:
+                ours, theirs = (np.stack(part) for part in zip(*row, strict=True))
+                errors.append(acceleration_error(ours, theirs))
+            row = []
+        if both is not None:
+            row.append(both)
+        last = place
+    if not errors:
+        return {}
+    every = np.concatenate(errors)
+    return {"accelerations": len(every), "acceleration_error_mm": float(every.mean()) * 1000}
+
+
+def _frame(key: str) -> tuple[str, int] | None:
+    sequence, _, frame = key.rpartition("/")
+    return (sequence, int(frame)) if sequence and frame.isdecimal() else None
 
 
 def grasp_numbers(pairs: Sequence[Pair]) -> Numbers:
@@ -153,49 +219,6 @@ def grasp_numbers(pairs: Sequence[Pair]) -> Numbers:
         "grasp_accuracy": _share([ours == true for ours, true in told]),
         "grasp_accuracy_holding": _share([ours for ours, true in told if true]),
         "grasp_accuracy_free": _share([not ours for ours, true in told if not true]),
-    }
-
-
-def object_numbers(pairs: Sequence[Pair], meshes: Mapping[str, Array]) -> Numbers:
-    """Object errors where an object is held by label and by prediction and its mesh is known.
-
-    `named` is the share of held objects that got their right name; poses are compared for those.
-    ADD(-S): ADD-S for the symmetric objects of DexYCB; diameter: diagonal of the box.
-    """
-    held = [pair for pair in pairs if pair.true_object is not None and pair.found is not None]
-    known = [pair for pair in held if pair.true_object and pair.true_object.name in meshes]
-    if not known:
-        return {}
-    named, errors, sizes, centres, pixels = [], [], [], [], []
-    for pair in known:
-        truth, ours = pair.true_object, pair.found_object
-        hit = truth is not None and ours is not None and ours.name == truth.name
-        named.append(hit)
-        if not hit or truth is None or ours is None or truth.name is None:
-            continue
-        points = meshes[truth.name]
-        poses = [
-            np.concatenate([part.rotation, part.translation[:, None]], 1).astype(np.float64)
-            for part in (ours, truth)
-        ]
-        measure = object_metrics.add_s if truth.name in SYMMETRIC else object_metrics.add
-        errors.append(measure(poses[0], poses[1], points))
-        sizes.append(object_metrics.diameter(points))
-        centres.append(object_metrics.object_centre_error(poses[0], poses[1]))
-        pixels.append(
-            object_metrics.reprojection_error(poses[0], poses[1], points, pair.intrinsics)
-        )
-    error, size = np.array(errors), np.array(sizes)
-    return {
-        "held": len(known),
-        "named": _share(named),
-        "posed": len(errors),
-        "add(-s)_mm": float(np.mean(error)) * 1000 if errors else float("nan"),
-        "add(-s)_median_mm": float(np.median(error)) * 1000 if errors else float("nan"),
-        "add-0.1d": _share(list(error <= 0.1 * size)),
-        "add-0.5d": _share(list(error <= 0.5 * size)),
-        "oce_median_mm": float(np.median(centres)) * 1000 if errors else float("nan"),
-        "rep_median_px": float(np.median(pixels)) if errors else float("nan"),
     }
 
 

@@ -247,6 +247,7 @@ class Estimator:
                 score=given.score,
                 side=given.side or hand.side,
                 object_box=given.object_box if given.object_known else hand.object_box,
+                object_name=given.object_name,
                 wrist=given.wrist,
             )
             for hand, given in zip(hands, boxes, strict=True)
@@ -283,14 +284,21 @@ class Estimator:
             part: Batch = replace(batch.map(lambda t, a=start: t[a : a + step]), keys=())
             with torch.inference_mode():
                 prediction = self.network(part.to(self.device)).to("cpu")
-            placed += self.model.processor.decode(prediction, part, owners[start : start + step])
+            named = [hand.object_name for hand in flat[start : start + step]]
+            placed += self.model.processor.decode(
+                prediction,
+                part,
+                owners[start : start + step],
+                object_names=named if any(named) else None,
+            )
         result = []
         for (hand, thing), seen, camera in zip(placed, flat, owners, strict=True):
             joints2d = hand.joints2d
             if joints2d is None and hand.joints is not None:
                 joints2d = camera.project(hand.joints)
             hand = replace(hand, box=seen.box, score=seen.score, joints2d=joints2d)
-            result.append((hand, thing if hand.grasping is not False else None))
+            held = hand.grasping is not False or seen.object_name is not None
+            result.append((hand, thing if held else None))
         return result
 
 

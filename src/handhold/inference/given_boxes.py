@@ -1,10 +1,11 @@
 """Hand boxes from outside, as JSON: of one photo a list, of several {"photo.jpg": [...]}.
 
 An entry is {"box": [x0, y0, x1, y1], "side": "left" | "right" | null, "score": 0..1, "object_box":
-[x0, y0, x1, y1] | null, "wrist": [x, y, z] | null}; all but `box` may be missing. Boxes are tight
-around the hand, in pixels of the upright photo. `object_box` is what the hand holds, null: it holds
-nothing; where it is missing the detector says. `wrist` is its true position, metres, camera frame,
-for methods that take it (HOISDF).
+[x0, y0, x1, y1] | null, "object_name": text | null, "wrist": [x, y, z] | null}; all but `box` may
+be missing. Boxes are tight around the hand, in pixels of the upright photo. `object_box` is what
+the hand holds, null: it holds nothing; where it is missing the detector says. `object_name` is the
+object's, such as 003_cracker_box, which is then posed whatever the network says of a grasp.
+`wrist` is its true position, metres, camera frame, for methods that take it (HOISDF).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from handhold.scene import FloatArray, Side
 @dataclass(frozen=True, kw_only=True)
 class GivenBox:
     """box (4,): photo pixels. side None: to be found out. object_known: object_box (4,), or None
-    for an empty hand, is given too. wrist (3,): metres, camera frame.
+    for an empty hand, is given too. object_name: a name of the catalogue. wrist (3,): metres,
+    camera frame.
     """
 
     box: FloatArray
@@ -32,6 +34,7 @@ class GivenBox:
     score: float = 1.0
     object_known: bool = False
     object_box: FloatArray | None = None
+    object_name: str | None = None
     wrist: FloatArray | None = None
 
 
@@ -72,12 +75,16 @@ def _parse(entry: Any, where: str) -> GivenBox:
     if side not in ("left", "right", None):
         raise FileFormatError(f"{where}.side: expected 'left', 'right' or null, found {side!r}")
     held, wrist = fields.get("object_box"), fields.get("wrist")
+    name = fields.get("object_name")
+    if name is not None and not isinstance(name, str):
+        raise FileFormatError(f"{where}.object_name: expected a text or null, found {name!r}")
     return GivenBox(
         box=box,
         side=side,
         score=score,
         object_known="object_box" in fields,
         object_box=None if held is None else _corners(held, f"{where}.object_box"),
+        object_name=name,
         wrist=None if wrist is None else _position(wrist, f"{where}.wrist"),
     )
 

@@ -69,9 +69,7 @@ def _chunk(predicted: Array, truth: Array, thresholds: tuple[float, ...]) -> Arr
     to_ours = np.full(their_key.shape, np.inf, np.float32)
     room = np.zeros(TILE * theirs.shape[1], np.float32)
     for i in range(len(ours)):
-        _squared(
-            left[i], right[i], our_key[i], their_key[i], reach, room, to_theirs[i], to_ours[i]
-        )
+        _squared(left[i], right[i], our_key[i], their_key[i], reach, room, to_theirs[i], to_ours[i])
     sizes = left[..., 3], right[:, 4]
     for place, threshold in enumerate(thresholds):
         precision = _within(to_ours, theirs, their_order, ours, threshold, sizes[1])

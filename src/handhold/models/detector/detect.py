@@ -28,7 +28,7 @@ from handhold.scene import FloatArray, Side
 class Detection:
     """One hand. box (4,): tight around the 21 joints, photo pixels. score, side_score, holding:
     0..1; side_score is the probability of the side named. object_box (4,): of what the hand holds,
-    None unless holding > 0.5. wrist (3,): metres, camera frame; only ever given.
+    None unless holding > 0.5. object_name, wrist (3,) (metres, camera frame): only ever given.
     """
 
     box: FloatArray
@@ -37,6 +37,7 @@ class Detection:
     side_score: float = 1.0
     holding: float = 0.0
     object_box: FloatArray | None = None
+    object_name: str | None = None
     wrist: FloatArray | None = None
 
 

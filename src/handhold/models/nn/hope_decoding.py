@@ -119,7 +119,8 @@ def decode(
             grasp_score=None if grasp is None else float(grasp[i]),
         )
         thing = None
-        if objects == "all" or (objects == "grasped" and hand.grasping is not False):
+        given = object_names is not None and object_names[i] is not None
+        if objects == "all" or (objects == "grasped" and (given or hand.grasping is not False)):
             name, sure = _name(prediction, i, object_names, class_names)
             points = None if name is None else control_points.get(name)
             if name is not None and points is not None:
