@@ -71,6 +71,7 @@ def evaluate(
         worst: Samples on worst.png: of the hands that were found, those with the largest errors.
         workers: Threads for the measures.
     """
+    from rich.console import Console
     from rich.progress import track
 
     from handhold.evaluation.collect import collect
@@ -90,7 +91,8 @@ def evaluate(
         samples = _at_most(published, count)
     estimator = Estimator(model, detector=detector, weights=weights, mano=mano, device=device)
     tolerant = source is not None and source.skip_damaged
-    each = track(_each(samples, tolerant), "predicting", len(samples))
+    console = Console(stderr=True)  # the protocol is the first line of what is printed
+    each = track(_each(samples, tolerant), "predicting", len(samples), console=console)
     kept = Worst(worst if out is not None else 0)
     run = collect(
         each,

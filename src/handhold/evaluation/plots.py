@@ -70,6 +70,9 @@ def _curves(report: Report, solid: Any, flat: Any) -> None:
 
 def _errors(report: Report, axis: Any, names: list[str], title: str) -> None:
     groups = {name: part for name, part in _groups(report).items() if name in names}
+    if not groups:
+        axis.axis("off")
+        return
     kinds = [
         kind
         for kind in ("mpjpe_mm", "pa_mpjpe_mm", "mpvpe_mm", "pa_mpvpe_mm")
@@ -92,7 +95,7 @@ def _shares(report: Report, axis: Any) -> None:
         key: value
         for section in ("detection", "keypoints", "grasp", "object")
         for key, value in report.sections.get(section, {}).items()
-        if isinstance(value, float) and 0 <= value <= 1
+        if isinstance(value, float) and 0 <= value <= 1 and not key.endswith(("_mm", "_px"))
     }
     axis.barh(list(shares), list(shares.values()), color="tab:blue")
     axis.invert_yaxis()

@@ -79,7 +79,8 @@ class Worst:
         return sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
 
     def sheet(self, faces: Mapping[str, NDArray[Any]], *, cell: int = 640) -> NDArray[np.uint8]:
-        """One picture: for each sample what was found beside what is true, the worst first.
+        """One picture: for each sample what was found and, beside or below, what is true.
+        The worst comes first.
 
         faces: triangles of both sides' meshes. Raises InputError where nothing was kept.
         """
@@ -89,11 +90,11 @@ class Worst:
         for _, _, words, sample, scene in self._ordered():
             found = draw_overlay(sample.image, scene, faces)
             labels = draw_labels(sample, caption=f"{words}  {sample.key}")
-            height = found.shape[0]
-            wide = round(labels.shape[1] * height / labels.shape[0])
-            labels = np.asarray(cv2.resize(labels, (wide, height)), np.uint8)
-            pictures.append(np.concatenate([found, labels], axis=1))
-        return contact_sheet(pictures, 2, cell=cell)
+            size = (found.shape[1], found.shape[0])
+            labels = np.asarray(cv2.resize(labels, size), np.uint8)
+            across = int(found.shape[0] > found.shape[1])  # both together as square as may be
+            pictures.append(np.concatenate([found, labels], axis=across))
+        return contact_sheet(pictures, 4, cell=cell)
 
     def write(self, path: Path, faces: Mapping[str, NDArray[Any]]) -> Path:
         """The sheet as a PNG, under a temporary name first."""
