@@ -157,3 +157,23 @@ def test_unusable_arguments(model, detector, tmp_path):
     broken.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{this is no js}")
     with pytest.raises(WeightsError, match=r"weights\.safetensors"):
         Estimator(model, detector=broken)
+
+
+def test_given_object_names_reach_the_decoding(model, detector, two_photos, monkeypatch):
+    image, camera, (truth,) = two_photos[1]
+    asked = []
+    decode = model.processor.decode
+
+    def watched(*given, object_names):
+        asked.append(object_names)
+        return decode(*given, object_names=object_names)
+
+    monkeypatch.setattr(model.processor, "decode", watched)
+    estimator = Estimator(model, detector=detector)
+    box = {"box": truth.box, "side": "right", "object_box": None}
+    estimator(image, intrinsics=camera.intrinsics, boxes=[box])
+    box["object_name"] = "025_mug"
+    estimator(image, intrinsics=camera.intrinsics, boxes=[box])
+    assert asked == [None, ["025_mug"]]
+    with pytest.raises(FileFormatError, match=r"boxes\[0\]\.object_name: expected a text"):
+        estimator(image, boxes=[box | {"object_name": 14}])

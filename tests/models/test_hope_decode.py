@@ -70,6 +70,24 @@ def test_decode_undoes_encode(seed: int, side, turned: bool) -> None:
     assert np.linalg.norm(thing.translation - sample.object.translation) < 2e-3
 
 
+def test_a_given_name_is_posed_whatever_the_network_says_of_a_grasp() -> None:
+    sample = made_sample(1)
+    processor = make_processor(objects="grasped")
+    batch = processor.encode([(sample, 0)])
+    assert batch.object_points2d is not None and batch.joints2d is not None
+    prediction = Prediction(
+        joints=torch.from_numpy(np.array(sample.hands[0].joints)).float()[None],
+        joints2d=batch.joints2d,
+        grasp_logits=torch.tensor([[3.0, -3.0]]),
+        object_points2d=batch.object_points2d[:, None],
+        object_confidence=torch.ones(1, 1, 21),
+    )
+    ((_, nothing),) = processor.decode(prediction, batch, [sample.camera], object_names=[None])
+    ((_, thing),) = processor.decode(prediction, batch, [sample.camera], object_names=[NAME])
+    assert nothing is None and thing is not None and thing.name == NAME
+    assert np.linalg.norm(thing.translation - sample.object.translation) < 2e-3
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_translation_belongs_to_the_hand_model_of_that_side(side) -> None:
     """Hand.translation + the un-centred model of the true side = joints in the camera frame."""

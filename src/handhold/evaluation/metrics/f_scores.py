@@ -62,7 +62,7 @@ def _chunk(predicted: Array, truth: Array, thresholds: tuple[float, ...]) -> Arr
     our_order, our_key, left = _sorted(ours - centre, longest)
     their_order, their_key, right = _sorted(spread, longest)
     # |p - g|^2 = (p, |p|^2, 1) . (-2 g, 1, |g|^2)
-    right = np.swapaxes(right, 1, 2) * np.float32([[-2], [-2], [-2], [1], [1]])
+    right = np.swapaxes(right, 1, 2) * np.array([[-2], [-2], [-2], [1], [1]], np.float32)
     right = np.ascontiguousarray(right[:, [0, 1, 2, 4, 3]])
     reach = max(thresholds) * (1 + 1e-6)
     to_theirs = np.full(our_key.shape, np.inf, np.float32)
