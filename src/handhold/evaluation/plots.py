@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from handhold.atomic import replacing
 from handhold.evaluation.report import FLAT_THRESHOLDS
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def plot_report(report: Report, path: Path) -> Path:
     _shares(report, axes[1, 1])
     _table(report, axes[1, 2])
     figure.suptitle(_wrapped(f"{report.title}\n{report.protocol}"), fontsize=9)
-    unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, dpi=110, format="png")
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format="png")
     plt.close(figure)
-    return unfinished.replace(path)
+    return path
 
 
 def _wrapped(text: str, width: int = 190) -> str:

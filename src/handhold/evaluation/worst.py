@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handhold.atomic import replacing
 from handhold.errors import InputError
 from handhold.evaluation.collect import Pair, tight_box
 from handhold.render.labels import draw_labels
@@ -98,7 +99,7 @@ class Worst:
 
     def write(self, path: Path, faces: Mapping[str, NDArray[Any]]) -> Path:
         """The sheet as a PNG, under a temporary name first."""
-        unfinished = path.with_name(f".{path.name}")
-        if not cv2.imwrite(str(unfinished), self.sheet(faces)[..., ::-1]):
-            raise InputError(f"{path}: cannot be written")
-        return unfinished.replace(path)
+        with replacing(path) as unfinished:
+            if not cv2.imwrite(str(unfinished), self.sheet(faces)[..., ::-1]):
+                raise InputError(f"{path}: cannot be written")
+        return path
