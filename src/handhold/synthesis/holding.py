@@ -60,6 +60,27 @@ def hold(
     return None
 
 
+def close_a_grip(
+    hand: HandModel,
+    betas: Array,
+    distance: GridDistance,
+    rng: np.random.Generator,
+    config: HoldConfig | None = None,
+) -> HoldResult | None:
+    """One grip of `hold`, closed but not judged, or None where no placement was free.
+
+    The result may enter the object, cross fingers or hold nothing; its contacts are not filled.
+    """
+    config = config or HoldConfig()
+    search = _Search(parts_of(hand), checked_shape(hand, betas), distance, rng, config)
+    closed = search.closed()
+    if closed is None:
+        return None
+    grip, angles, rotation, translation = closed
+    pose = pose_from_angles(angles, search.parts.frames)
+    return HoldResult(pose=pose, rotation=rotation, translation=translation, kind=grip.name)
+
+
 class _Search:
     """The state of one call of `hold`."""
 
@@ -73,6 +94,11 @@ class _Search:
         self.coarse_palm = parts.palm[::2]
 
     def attempt(self) -> HoldResult | None:
+        closed = self.closed()
+        return None if closed is None else self._judge(*closed)
+
+    def closed(self) -> tuple[Grip, Array, Array, Array] | None:
+        """Grip, angles, rotation and translation after closing; None where nothing fits."""
         grip = self._choose_grip()
         if grip is None:
             return None
@@ -83,8 +109,7 @@ class _Search:
         rotation, translation = placed
         angles = self._close(grip, start, stop, rotation, translation)
         translation = self._ease(angles, rotation, translation)
-        angles = self._settle(angles, rotation, translation)
-        return self._judge(grip, angles, rotation, translation)
+        return grip, self._settle(angles, rotation, translation), rotation, translation
 
     def _choose_grip(self) -> Grip | None:
         thin = np.sort(self.distance.high - self.distance.low)
@@ -413,4 +438,4 @@ class _Search:
         )
 
 
-__all__ = ("HoldConfig", "HoldResult", "hold", "near_miss")
+__all__ = ("HoldConfig", "HoldResult", "close_a_grip", "hold", "near_miss")
