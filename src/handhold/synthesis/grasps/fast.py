@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from handhold.geometry.rotation import axis_angle_to_matrix_manopth
@@ -124,20 +125,16 @@ class FastEnergies:
         self.candidates = hand.candidates
         self.prior = hand.prior if prior is None else prior
         self.reach = reach
-        self.points = solid.points.cpu().numpy()
-        self.lifted = np.concatenate([-2.0 * self.points, np.ones_like(self.points[:, :1])], axis=1)
-        faces = hand.faces.numpy()
-        self.faces = faces
-        owner = np.concatenate([faces[:, 0], faces[:, 1], faces[:, 2]])
-        order = np.argsort(owner, kind="stable")
-        count = np.bincount(owner, minlength=778)
-        # the faces of each vertex, one row a vertex, filled up with a face of no area
-        table = np.full((778, int(count.max())), len(faces))
-        table[np.arange(778).repeat(count), np.arange(len(owner)) - (count.cumsum() - count).repeat(count)] = (
-            np.tile(np.arange(len(faces)), 3)[order]
-        )
-        self.faces_of = table
-        self.padded = np.concatenate([faces, [[0, 0, 0]]])
+        points = solid.points.cpu().numpy()
+        self.lifted = np.concatenate([-2.0 * points, np.ones_like(points[:, :1])], axis=1)
+        self.lifted_columns = np.ascontiguousarray(self.lifted.T)
+        self.square = (points * points).sum(axis=1)
+        self.balls = hand.balls
+        self.faces = hand.faces
+        corner = hand.faces.T.reshape(-1).numpy()
+        face = np.tile(np.arange(len(hand.faces)), 3)
+        ones = np.ones(len(face), dtype=np.float32)
+        self.incidence = csr_matrix((ones, (corner, face)), shape=(778, len(hand.faces)))
 
     def __call__(self, pose: Tensor, indices: Tensor, planes: Tensor | None = None) -> Evaluation:
         """Energies and slopes at poses (B, 51) with contacts (B, K), places in the candidates."""
@@ -149,7 +146,7 @@ class FastEnergies:
         slope = torch.zeros_like(vertices)
         contacts = self.candidates[indices]
         force, near = self._contacts(vertices, contacts, slope)
-        entered, inside = self._meeting(vertices, slope)
+        entered, inside = self._meeting(vertices, joints, slope)
         shifted = (pose[:, 6:] - self.prior.mean) @ self.prior.whitening.T
         length = shifted.norm(dim=1)
         by_angles = (shifted / length.clamp_min(1e-9)[:, None]) @ self.prior.whitening
@@ -192,7 +189,9 @@ class FastEnergies:
         slope = -2.0 * (apart * push[:, None]).sum(dim=3)
         return energy, config.self_penetration * slope
 
-    def _meeting(self, vertices: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    def _meeting(
+        self, vertices: Tensor, joints: Tensor, slope: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Object points in the hand, hand vertices in the object; adds to the slopes."""
         field = self.solid.field
         size = len(vertices)
@@ -207,72 +206,61 @@ class FastEnergies:
                 push = torch.where(distance < 0, -self.config.inside, 0.0)[:, None] * normal
                 slope[rows, :, which] += push
         near = (rough.abs() < self.reach + field.roughness).numpy()
-        hands = spread.numpy()
-        depth = np.zeros(size, dtype=np.float32)
-        rows_in: list[NDArray[np.int64]] = []
-        vertices_in: list[NDArray[np.int64]] = []
-        pushes: list[NDArray[np.float32]] = []
-        for row in range(size):
-            found = self._points_in_hand(hands[row], near[row])
-            if found is None:
-                continue
-            depth[row] = found[1].sum()
-            vertices_in.append(found[0])
-            rows_in.append(np.full(len(found[0]), row))
-            pushes.append(found[2])
-        if rows_in:
-            index = torch.from_numpy(np.concatenate(rows_in) * 778 + np.concatenate(vertices_in))
-            push = self.config.penetration * torch.from_numpy(np.concatenate(pushes))
-            flat = torch.zeros(size * 778, 3).index_add_(0, index, push)
-            slope += flat.view(size, 778, 3).transpose(1, 2)
-        return torch.from_numpy(depth), inside
+        hands, cover = spread.numpy(), self._cover(joints)
+        found = [self._nearest(hands[row], near[row], cover[row], row) for row in range(size)]
+        rows, vertex, point = (torch.from_numpy(np.concatenate(x)) for x in zip(*found, strict=True))
+        if not len(rows):
+            return inside.clone(), inside
+        normal = self._normals(spread)[vertex, :, rows]
+        depth = ((spread[rows, vertex] - self.solid.points[point]) * normal).sum(dim=1)
+        deep = depth > 0
+        depth, normal, index = depth[deep], normal[deep], (rows * 778 + vertex)[deep]
+        push = torch.zeros(size * 778, 3).index_add_(0, index, self.config.penetration * normal)
+        slope += push.view(size, 778, 3).transpose(1, 2)
+        return inside.new_zeros(size).index_add_(0, rows[deep], depth), inside
 
-    def _points_in_hand(
-        self, hand: NDArray[np.float32], near: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]] | None:
-        """Nearest vertex, depth and vertex normal of every object point inside one hand."""
+    def _cover(self, joints: Tensor) -> NDArray[np.float32]:
+        """For each hand rows (C, 4) that, times a lifted point, give how far outside of each
+        covering ball it is (squared distance minus squared radius)."""
+        centre = torch.einsum("kj,bcj->bkc", self.balls.mix, joints)
+        constant = (centre * centre).sum(dim=2) - self.balls.radius**2
+        return torch.cat((centre, constant[..., None]), dim=2).numpy()
+
+    def _nearest(
+        self,
+        hand: NDArray[np.float32],
+        near: NDArray[np.bool_],
+        cover: NDArray[np.float32],
+        row: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Row, nearest vertex and number of the object points that may lie in one hand."""
         chosen = np.flatnonzero(near)
-        if not len(chosen):
-            return None
-        mine = hand[chosen]
-        low, high = mine.min(axis=0) - self.reach, mine.max(axis=0) + self.reach
-        points = np.flatnonzero(
-            ((self.points > low) & (self.points < high)).all(axis=1)
-        )
+        points = np.zeros(0, dtype=np.int64)
+        if len(chosen):
+            limited = np.isfinite(self.reach)
+            points = np.arange(len(self.lifted))
+            if limited:
+                points = np.flatnonzero((cover @ self.lifted_columns).min(axis=0) < -self.square)
         if not len(points):
-            return None
+            return points, points, points
+        mine = hand[chosen]
         # |v|^2 - 2 p v, smallest at the nearest vertex; |p|^2 is the same for all of them
         right = np.concatenate([mine.T, (mine * mine).sum(axis=1)[None]])
-        square = self.lifted[points] @ right
-        nearest = square.argmin(axis=1)
-        place = self.points[points]
-        if np.isfinite(self.reach):
-            least = square[np.arange(len(points)), nearest] + (place * place).sum(axis=1)
-            kept = least < self.reach**2
-            points, nearest, place = points[kept], nearest[kept], place[kept]
-            if not len(points):
-                return None
-        vertex = chosen[nearest]
-        present = np.zeros(778, dtype=bool)
-        present[vertex] = True
-        used = np.flatnonzero(present)
-        corners = hand[self.padded[self.faces_of[used]]]  # (U, faces, 3, 3)
-        first = corners[:, :, 1] - corners[:, :, 0]
-        second = corners[:, :, 2] - corners[:, :, 0]
-        cross = np.stack(
+        nearest = (self.lifted[points] @ right).argmin(axis=1)
+        return np.full(len(points), row), chosen[nearest], points
+
+    def _normals(self, vertices: Tensor) -> Tensor:
+        """Unit vertex normals (V, 3, B) of hands (B, V, 3)."""
+        columns = vertices.permute(1, 2, 0).contiguous()
+        origin = columns[self.faces[:, 0]]
+        first, second = columns[self.faces[:, 1]] - origin, columns[self.faces[:, 2]] - origin
+        cross = torch.stack(
             [
-                (first[..., 1] * second[..., 2] - first[..., 2] * second[..., 1]).sum(axis=1),
-                (first[..., 2] * second[..., 0] - first[..., 0] * second[..., 2]).sum(axis=1),
-                (first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]).sum(axis=1),
+                first[:, 1] * second[:, 2] - first[:, 2] * second[:, 1],
+                first[:, 2] * second[:, 0] - first[:, 0] * second[:, 2],
+                first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0],
             ],
-            axis=1,
+            dim=1,
         )
-        cross /= np.maximum(np.sqrt((cross * cross).sum(axis=1, keepdims=True)), 1e-20)
-        lookup = np.zeros(778, dtype=np.int64)
-        lookup[used] = np.arange(len(used))
-        normal = cross[lookup[vertex]]
-        depth = ((hand[vertex] - place) * normal).sum(axis=1)
-        deep = depth > 0
-        if not deep.any():
-            return None
-        return vertex[deep], depth[deep], normal[deep]
+        summed = torch.from_numpy(self.incidence @ cross.flatten(1).numpy()).view_as(columns)
+        return summed / (summed * summed).sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)

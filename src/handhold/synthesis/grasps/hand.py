@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,6 +22,9 @@ from handhold.synthesis.grips import DIGITS, FIRST_JOINT, HandParts, parts_of
 PER_PHALANX = (3, 5, 7)  # candidates from knuckle to tip; the thumb's first bone is its ball
 IN_PALM = 8
 _PRIOR_POSES = 3000
+_COVER_POSES = 100
+_COVER_MARGIN = 0.002  # metres
+_COVER_SPACING = 0.018
 _LEAST_DEVIATION = 0.04  # radians; joints that hardly turn keep this much room
 
 
@@ -38,13 +43,20 @@ def farthest_points(points: NDArray[np.float64], count: int) -> NDArray[np.int64
     return chosen
 
 
+class Balls(NamedTuple):
+    """Balls that cover the flesh of every pose: centres mix (C, 21) @ joints, radius (C,)."""
+
+    mix: Tensor
+    radius: Tensor
+
+
 class GraspHand:
     """A right hand model prepared for grasping, mean shape unless `betas` (10,) is given.
 
     candidates (C,): vertex ids where it may touch: of every phalanx, those whose rest normal
     points to the side that the joint curls to, thinned by farthest points, denser towards the tip;
     then a few of the palm. digit_of (C,): "thumb" to "little" = 0 to 4, palm = 5. prior: of the 45
-    finger angles. faces (F, 3): closed at the wrist. Raises InputError for left hands.
+    finger angles. balls: a cover of the flesh. faces (F, 3): closed at the wrist. Raises InputError for left hands.
     """
 
     def __init__(self, model: HandModel, betas: NDArray[np.float64] | None = None) -> None:
@@ -58,6 +70,7 @@ class GraspHand:
         self.faces = torch.from_numpy(closed_faces(model.faces.numpy()))
         self.candidates, self.digit_of = self._choose_candidates()
         self.prior = self._fit_prior()
+        self.balls = self._cover()
         shape = torch.tensor(self.betas, dtype=torch.float32)
         self.root = model.rest_joints(shape)[0].numpy().astype(np.float64)
 
@@ -100,6 +113,31 @@ class GraspHand:
             torch.tensor(x, dtype=torch.float32) for x in (poses.mean(axis=0), deviation)
         )
         return PosePrior.diagonal(mean, deviation)
+
+    def _cover(self) -> Balls:
+        """Balls about points on the bones, as large as the natural poses need, and a margin."""
+        place = self.posed(torch.zeros(1, 51))[1][0]
+        spokes = [torch.eye(21)[[0, first]] for first in range(1, 21, 4)]
+        between = [torch.stack((a[0], (a[1] + b[1]) / 2)) for a, b in itertools.pairwise(spokes)]
+        bones = [torch.eye(21)[[k, k + 1]] for k in range(1, 21) if k % 4]
+        rows = []
+        for ends in (*spokes, *between, *bones):
+            length = float((ends @ place).diff(dim=0).norm())
+            share = torch.linspace(0, 1, 2 + int(length / _COVER_SPACING))[:, None]
+            rows.append((1 - share) * ends[:1] + share * ends[1:])
+        weights = torch.unique(torch.cat(rows), dim=0)
+        poses = torch.zeros(_COVER_POSES, 51)
+        natural = _natural_angles(self.parts)[:_COVER_POSES]
+        poses[:, 6:] = torch.tensor(natural, dtype=torch.float32)
+        with torch.no_grad():
+            vertices, joints = self.posed(poses)
+        centres = torch.einsum("kj,bjc->bkc", weights, joints)
+        distance = torch.cdist(vertices, centres)
+        nearest, which = distance.min(dim=2)
+        radius = torch.zeros(len(weights)).scatter_reduce(
+            0, which.flatten(), nearest.flatten(), "amax"
+        )
+        return Balls(weights, radius + _COVER_MARGIN)
 
     def posed(self, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Vertices (B, 778, 3) and joints (B, 21, 3) of grasp vectors (B, 51)."""
