@@ -27,20 +27,36 @@ class ContactChoice:
     """Draws contacts: uniformly as published, or among the candidates that are near the object.
 
     nearness: metres; a candidate at distance d is drawn with chance exp(-|d| / nearness), so
-    that short runs need not find the touching ones by luck. None: uniformly.
+    that short runs need not find the touching ones by luck; then the first contact is the thumb's
+    (or the palm's, where that is nearer), the next two are of different fingers. None: uniformly.
     """
 
     def __init__(self, hand: GraspHand, solid: Solid, count: int, nearness: float | None) -> None:
         self.hand, self.solid, self.count, self.nearness = hand, solid, count, nearness
+        digit = torch.from_numpy(hand.digit_of)
+        self.digit = digit
+        self.opposing = (digit == 0) | (digit == 5)
+        self.fingers = (digit > 0) & (digit < 5)
 
     def __call__(self, vertices: Tensor, generator: torch.Generator) -> Tensor:
-        """Contacts (B, K) for hands (B, 778, 3); those of one hand differ when weighted."""
+        """Contacts (B, K) for hands (B, 778, 3)."""
         total = len(self.hand.candidates)
         if self.nearness is None:
             return torch.randint(total, (len(vertices), self.count), generator=generator)
         distance = self.solid.field(vertices[:, self.hand.candidates])[0].abs()
         weight = torch.exp(-distance / self.nearness) + 1e-6
-        return torch.multinomial(weight, self.count, generator=generator)
+        drawn: list[Tensor] = []
+        for number in range(self.count):
+            allowed = weight.clone()
+            if number == 0:
+                allowed = allowed * self.opposing
+            elif number < 3:
+                allowed = allowed * self.fingers
+            for earlier in drawn:
+                same = self.digit == self.digit[earlier][:, None]
+                allowed = torch.where(same & (self.digit < 5), allowed * 1e-3, allowed)
+            drawn.append(torch.multinomial(allowed, 1, generator=generator)[:, 0])
+        return torch.stack(drawn, dim=1)
 
 
 def optimise(
