@@ -19,7 +19,7 @@ from handhold.errors import HandholdError
 VERBS = {
     "predict": "photos to 3D hands: pictures, GLB and JSON",
     "demo": "make scenes with known truth, predict them and compare",
-    "synth": "make synthetic labelled scenes (`handhold synth scenes`)",
+    "synth": "make synthetic labelled scenes and grasps (`handhold synth scenes`)",
     "data": "published data sets: check, index, view, export (`handhold data check`)",
     "train": "train a network",
     "eval": "measure a model on synthetic scenes, labelled photos or published sets",

@@ -1,10 +1,11 @@
-"""`handhold synth scenes`: synthetic labelled scenes as shards, and a picture of the first ones."""
+"""`handhold synth`: labelled scenes (here) and grasps (`synth_grasps`) as shards, with pictures."""
 
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from handhold.cli.synth_grasps import grasps
 from handhold.synthesis.scenes import SceneConfig
 
 
@@ -82,4 +83,4 @@ def _sheet(folder: Path, count: int = 48) -> None:
         cv2.imwrite(str(unfinished), sheet[..., ::-1])
 
 
-COMMANDS = {"scenes": scenes}
+COMMANDS = {"scenes": scenes, "grasps": grasps}

@@ -179,11 +179,11 @@ def _load_trimesh(path: Path, name: str) -> ObjectMesh:
     )
 
 
-def load_objects(folder: str | Path) -> dict[str, ObjectMesh]:
-    """All meshes of a folder by name, in sorted order: its mesh files, and, for each subfolder,
-    its `textured_simple.obj`, `textured.obj` or first mesh file (the layout of YCB and DexYCB).
+def object_files(folder: str | Path) -> list[Path]:
+    """The meshes of a folder, in sorted order: its mesh files, and, for each subfolder, its
+    `textured_simple.obj`, `textured.obj` or first mesh file (the layout of YCB and DexYCB).
 
-    Raises MissingFileError when there is no folder or no mesh in it; InputError for a name twice.
+    Raises MissingFileError when there is no folder or no mesh in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -200,8 +200,16 @@ def load_objects(folder: str | Path) -> dict[str, ObjectMesh]:
             paths += (preferred or inside)[:1]
     if not paths:
         raise MissingFileError(f"{folder}: expected mesh files {MESH_SUFFIXES}, found none")
+    return paths
+
+
+def load_objects(folder: str | Path) -> dict[str, ObjectMesh]:
+    """All meshes of `object_files` by name.
+
+    Raises MissingFileError when there is no folder or no mesh in it; InputError for a name twice.
+    """
     meshes: dict[str, ObjectMesh] = {}
-    for path in paths:
+    for path in object_files(folder):
         mesh = load_object(path)
         if mesh.name in meshes:
             raise InputError(f"{path}: a second mesh named {mesh.name!r} in {folder}")

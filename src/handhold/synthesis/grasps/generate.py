@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,10 +15,11 @@ from handhold.synthesis.grasps.anneal import AnnealConfig
 from handhold.synthesis.grasps.energies import Energies, EnergyConfig
 from handhold.synthesis.grasps.fast import FastEnergies
 from handhold.synthesis.grasps.hand import GraspHand
+from handhold.synthesis.grasps.lift import FELL, displacement
 from handhold.synthesis.grasps.optimise import ContactChoice, optimise
 from handhold.synthesis.grasps.solid import Solid
-from handhold.synthesis.grasps.starts import from_grips, from_hull, resting_planes
-from handhold.synthesis.grasps.validate import Verdict, judge, ValidationConfig
+from handhold.synthesis.grasps.starts import from_grips, from_hull, resting_poses
+from handhold.synthesis.grasps.validate import ValidationConfig, Verdict, judge
 
 Array = NDArray[Any]
 
@@ -32,7 +33,8 @@ class GraspConfig:
     a grasp. nearness: metres, see ContactChoice; None draws uniformly, as published. table: a plane
     under the object where it came to rest when dropped; hands stay above it. coupled_prior: the
     pose prior with the couplings of the fingers, False for one deviation an angle, as published.
-    points: of the object's surface. Raises InputError for values out of range.
+    points: of the object's surface. lift: grasps from which the object falls in MuJoCo fall too;
+    gravity points to the table, or to where the object rests most often. Raises InputError for values out of range.
     """
 
     start: Literal["grips", "hull"] = "grips"
@@ -40,6 +42,7 @@ class GraspConfig:
     contacts: int = 4
     nearness: float | None = 0.004
     table: bool = False
+    lift: bool = False
     coupled_prior: bool = True
     points: int = 2000
     energy: EnergyConfig = field(
@@ -78,7 +81,8 @@ class Batch(NamedTuple):
 
     vectors (N, 51) float32: translation, root axis-angle, 15 finger axis-angles (flat hand = zero),
     of a right hand in the object's frame. contacts (N, K): vertex ids. touching: a bit a digit,
-    thumb to little, then palm. planes (N, 4), zeros without table. energies (N, 7). attempts: tried.
+    thumb to little, then palm. rests (N, 4, 4): object to table, zeros
+    without table. energies (N, 7). attempt (N,): number of the attempt in the run. attempts: tried.
     fallen: how many fell for which reason.
     """
 
@@ -87,7 +91,7 @@ class Batch(NamedTuple):
     touching: Array
     penetration: Array
     volume: Array
-    planes: Array
+    rests: Array
     energies: Array
     attempt: Array
     attempts: int
@@ -108,7 +112,8 @@ def make_batch(
     """Batch `number` of an object: always the same for the same hand, mesh, settings and seed."""
     state = batch_seed(seed, solid.mesh.name, number)
     rng = np.random.default_rng(state)
-    planes = resting_planes(solid, rng, config.batch) if config.table else None
+    rests = resting_poses(solid, rng, config.batch) if config.table else None
+    planes = None if rests is None else rests[:, 2]
     if config.start == "grips":
         vectors, _ = from_grips(hand, solid, rng, config.batch)
         planes = None if planes is None else planes[: len(vectors)]
@@ -132,8 +137,12 @@ def make_batch(
     for k in range(len(vectors)):
         vector = found.poses[k].numpy()
         verdict = judge(hand, solid, vector.astype(np.float64), vertices[k], config.validation)
-        if verdict.reason:
-            fallen[verdict.reason] = fallen.get(verdict.reason, 0) + 1
+        reason = verdict.reason
+        if not reason and config.lift:
+            normal = _likeliest_up(solid) if planes is None else planes[k, :3]
+            reason = "" if displacement(hand, solid, vertices[k], -normal) < FELL else "dropped"
+        if reason:
+            fallen[reason] = fallen.get(reason, 0) + 1
             continue
         rows.append(
             {
@@ -142,7 +151,7 @@ def make_batch(
                 "touching": _bits(verdict),
                 "penetration": verdict.penetration,
                 "volume": verdict.volume,
-                "planes": np.zeros(4) if planes is None else planes[k],
+                "rests": np.zeros((4, 4)) if rests is None else rests[k],
                 "energies": np.array([float(term[k]) for term in found.terms]),
                 "attempt": number * config.batch + k,
             }
@@ -150,7 +159,24 @@ def make_batch(
     return _packed(rows, config, fallen)
 
 
+ARRAYS: dict[str, tuple[tuple[int, ...], Any]] = {
+    "vectors": ((51,), np.float32),
+    "contacts": ((), np.int16),
+    "touching": ((), np.uint8),
+    "penetration": ((), np.float32),
+    "volume": ((), np.float32),
+    "rests": ((4, 4), np.float32),
+    "energies": ((len(Energies._fields),), np.float32),
+    "attempt": ((), np.int32),
+}
 PARTS = ("thumb", "index", "middle", "ring", "little", "palm")
+
+
+def _likeliest_up(solid: Solid) -> Array:
+    """The upward direction (3,) in the object's frame where it comes to rest most often."""
+    drawn = resting_poses(solid, np.random.default_rng(0), 64)[:, 2, :3]
+    directions, counts = np.unique(np.round(drawn, 4), axis=0, return_counts=True)
+    return directions[np.argmax(counts)]
 
 
 def _bits(verdict: Verdict) -> int:
@@ -158,21 +184,9 @@ def _bits(verdict: Verdict) -> int:
 
 
 def _packed(rows: list[dict[str, Any]], config: GraspConfig, fallen: dict[str, int]) -> Batch:
-    shapes = {
-        "vectors": ((51,), np.float32),
-        "contacts": ((config.contacts,), np.int16),
-        "touching": ((), np.uint8),
-        "penetration": ((), np.float32),
-        "volume": ((), np.float32),
-        "planes": ((4,), np.float32),
-        "energies": ((len(Energies._fields),), np.float32),
-        "attempt": ((), np.int32),
-    }
     arrays = {
         name: np.array([row[name] for row in rows], dtype=kind).reshape(-1, *shape)
-        for name, (shape, kind) in shapes.items()
+        for name, (shape, kind) in ARRAYS.items()
     }
+    arrays["contacts"] = arrays["contacts"].reshape(-1, config.contacts)
     return Batch(**arrays, attempts=config.batch, fallen=dict(sorted(fallen.items())))
-
-
-__all__ = ("Batch", "GraspConfig", "make_batch", "batch_seed", "replace")

@@ -19,6 +19,7 @@ from handhold.synthesis.grips import sites_of
 
 LARGEST = 0.6  # metres; anything longer is no object for one hand, or not in metres
 SMALLEST = 0.008
+_CELL = 0.002  # metres
 _OVERSAMPLING = 10
 
 
@@ -107,11 +108,12 @@ def prepare(
     *,
     points: int = 2000,
     seed: int = 0,
-    resolution: int = 64,
+    resolution: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Solid:
     """Repair an object's surface, fill its distance grid and spread `points` on it.
 
+    resolution: cells of the grid along the longest side; None: cells of about 2 mm, for walls.
     Raises InputError, naming the object, for a surface that encloses nothing, for a size that no
     hand can hold, and where no two opposite sides are less than 105 mm apart.
     """
@@ -122,6 +124,8 @@ def prepare(
             f"{mesh.name}: {size:.3g} m long; expected {SMALLEST} to {LARGEST} m"
             " (is the mesh in metres?)"
         )
+    if resolution is None:
+        resolution = int(np.clip((size + 0.04) / _CELL, 48, 128))
     grid = GridDistance(vertices, faces, resolution=resolution, margin=0.02)
     if not (grid.values < 0).any():
         raise InputError(f"{mesh.name}: the surface encloses no volume; expected a closed mesh")

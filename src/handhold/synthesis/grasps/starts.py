@@ -124,9 +124,11 @@ def _above(
     return out
 
 
-def resting_planes(solid: Solid, rng: np.random.Generator, count: int) -> Array:
-    """Tables (count, 4) under an object that was dropped: (A, B, C, D), A x + B y + C z + D >= 0
-    above.
+def resting_poses(solid: Solid, rng: np.random.Generator, count: int) -> Array:
+    """Poses (count, 4, 4) of an object that was dropped, object to table (the plane z = 0).
+
+    Their third rows (A, B, C, D) are the table in the object's frame: A x + B y + C z + D >= 0 is
+    above it.
 
     The resting poses and their chances are trimesh's (Goldberg et al., "Part pose statistics",
     1999: where the convex hull comes to rest when it is dropped at random), not simulated ones.
@@ -135,4 +137,4 @@ def resting_planes(solid: Solid, rng: np.random.Generator, count: int) -> Array:
     hull = trimesh.convex.convex_hull(np.asarray(vertices, dtype=np.float64))
     poses, chances = trimesh.poses.compute_stable_poses(hull, center_mass=solid.mass_centre)
     drawn = rng.choice(len(poses), size=count, p=np.asarray(chances) / np.sum(chances))
-    return np.asarray(poses)[drawn][:, 2]
+    return np.asarray(poses)[drawn]

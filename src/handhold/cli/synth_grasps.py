@@ -1,0 +1,159 @@
+"""`handhold synth grasps`: valid grasps of any meshes as shards, with a picture of each object."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from handhold.objects.mesh import ObjectMesh
+    from handhold.synthesis.grasps.files import Outcome
+    from handhold.synthesis.grasps.generate import GraspConfig
+    from handhold.synthesis.grasps.hand import GraspHand
+    from handhold.synthesis.grasps.solid import Solid
+
+
+def grasps(
+    out: Path,
+    objects: str = "catalogue",
+    count: int = 64,
+    seed: int = 0,
+    mano: Path | None = None,
+    method: Literal["fast", "published"] = "fast",
+    check: Literal["own", "generator", "script"] | None = None,
+    steps: int | None = None,
+    table: bool = False,
+    lift: bool = False,
+    batch: int = 64,
+    json_files: bool = False,
+    sheet: bool = True,
+) -> int:
+    """Grasps of every object by a right hand; an interrupted run goes on where it stopped.
+
+    Args:
+        out: Folder for OBJECT/shard-NNNN.safetensors, OBJECT/sheet.png and report.json.
+        objects: Folder of meshes in metres, or `catalogue`: look-alikes of the 21 YCB objects.
+        count: Valid grasps of each object, at least.
+        seed: The series. The same seed gives the same files.
+        mano: MANO's file or folder; default the free hand.
+        method: Grips closed and annealed briefly, or the published start, energies and schedule.
+        check: Rules of the checks; default those of the method (published: generator).
+        steps: Annealing steps; default those of the method.
+        table: The object lies on a table as it came to rest when dropped; hands stay above it.
+        lift: Also drop grasps from which the object falls in MuJoCo (extra `physics`).
+        batch: Grasps annealed together, one shard.
+        json_files: Also write OBJECT/json/NNNN.json as the released generator does.
+        sheet: Draw the first eight grasps of each object.
+    """
+    import torch
+    from rich.progress import Progress
+
+    from handhold.errors import HandholdError, InputError
+    from handhold.hand.model import HandModel
+    from handhold.synthesis.grasps.files import describe, fill, write_whole
+    from handhold.synthesis.grasps.hand import GraspHand
+    from handhold.synthesis.grasps.solid import prepare
+
+    torch.set_num_threads(1)  # more threads sum in another order
+    if count < 1:
+        raise InputError(f"--count: expected 1 or more, found {count}")
+    config = _config(method, check, steps, table, lift, batch)
+    hand = GraspHand(HandModel.load(mano))
+    sources = _sources(objects)
+    done: list[Outcome] = []
+    failed: dict[str, str] = {}
+    with Progress(transient=True) as bar:
+        for name, load in sources:
+            task = bar.add_task(name, total=count)
+            try:
+                solid = prepare(load(), points=config.points)
+                for note in solid.repairs:
+                    print(f"{name}: {note}")
+                folder = out / name
+                update = functools.partial(_advance, bar, task, count)
+                outcome = fill(hand, solid, folder, count, seed, config, update)
+                _extras(hand, solid, folder, sheet, json_files)
+                done.append(outcome)
+            except HandholdError as error:
+                failed[name] = str(error)
+                print(f"handhold: {error}", file=sys.stderr)
+            bar.remove_task(task)
+    report = {
+        "objects": {item.name: item._asdict() for item in done},
+        "failed": failed,
+        "seed": seed,
+        "method": method,
+    }
+    write_whole(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    for item in done:
+        print(f"{item.name}: {item.valid} of {item.attempts} valid; fell: {describe(item.fallen)}")
+    if failed:
+        print(f"{len(done)} objects done, {len(failed)} failed", file=sys.stderr)
+    return 0 if not failed else (1 if done else 2)
+
+
+def _advance(bar: Progress, task: TaskID, count: int, valid: int) -> None:
+    bar.update(task, completed=min(valid, count))
+
+
+def _config(
+    method: str, check: str | None, steps: int | None, table: bool, lift: bool, batch: int
+) -> GraspConfig:
+    from dataclasses import replace
+
+    from handhold.synthesis.grasps.generate import GraspConfig
+    from handhold.synthesis.grasps.validate import ValidationConfig
+
+    config = GraspConfig.published() if method == "published" else GraspConfig()
+    checks = {
+        "own": ValidationConfig,
+        "generator": ValidationConfig.generator,
+        "script": ValidationConfig.script,
+    }
+    if check is not None:
+        config = replace(config, validation=checks[check]())
+    if steps is not None:
+        config = replace(config, anneal=replace(config.anneal, steps=steps))
+    if table:  # the weight of DexGraspNet's table branch
+        config = replace(config, energy=replace(config.energy, table=40.0))
+    return replace(config, table=table, lift=lift, batch=batch)
+
+
+def _sources(objects: str) -> Iterator[tuple[str, functools.partial[ObjectMesh]]]:
+    """Names and loaders, so that a broken mesh stops nothing but itself."""
+    import numpy as np
+
+    from handhold.objects.catalogue import YCB_NAMES
+    from handhold.objects.mesh import load_object, object_files
+    from handhold.objects.procedural import make_object
+
+    if objects == "catalogue":
+        return iter(
+            [(n, functools.partial(make_object, n, np.random.default_rng(0))) for n in YCB_NAMES]
+        )
+    found: list[tuple[str, functools.partial[ObjectMesh]]] = []
+    for path in object_files(objects):
+        generic = path.stem in ("textured", "textured_simple", "nontextured", "mesh", "model")
+        found.append((path.parent.name if generic else path.stem, functools.partial(load_object, path)))
+    return iter(found)
+
+
+def _extras(hand: GraspHand, solid: Solid, folder: Path, sheet: bool, json_files: bool) -> None:
+    import cv2
+
+    from handhold.synthesis.grasps.files import published_records, read_grasps, write_whole
+    from handhold.synthesis.grasps.sheet import draw_sheet
+
+    arrays = read_grasps(folder)
+    if sheet:
+        picture = draw_sheet(hand, solid, arrays["vectors"])
+        write_whole(folder / "sheet.png", cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    if json_files:
+        for name, record in published_records(arrays):
+            write_whole(folder / "json" / name, (json.dumps(record) + "\n").encode())
