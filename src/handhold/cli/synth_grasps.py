@@ -140,7 +140,9 @@ def _sources(objects: str) -> Iterator[tuple[str, functools.partial[ObjectMesh]]
     found: list[tuple[str, functools.partial[ObjectMesh]]] = []
     for path in object_files(objects):
         generic = path.stem in ("textured", "textured_simple", "nontextured", "mesh", "model")
-        found.append((path.parent.name if generic else path.stem, functools.partial(load_object, path)))
+        found.append(
+            (path.parent.name if generic else path.stem, functools.partial(load_object, path))
+        )
     return iter(found)
 
 

@@ -162,9 +162,7 @@ class FastEnergies:
         by_pose[:, 6:] += config.prior * by_angles
         return Evaluation(terms, terms.total(config), by_pose, vertices.transpose(1, 2))
 
-    def _contacts(
-        self, vertices: Tensor, contacts: Tensor, slope: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _contacts(self, vertices: Tensor, contacts: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """Force closure and distance; adds to the slopes of the vertices (B, 3, V)."""
         index = contacts[:, None].expand(-1, 3, -1)
         points = vertices.gather(2, index).transpose(1, 2)
@@ -173,7 +171,9 @@ class FastEnergies:
         torque = torch.cross(points, normal, dim=-1).sum(dim=1, keepdim=True)
         closure = (force * force).sum(dim=1) + (torque * torque).sum(dim=(1, 2))
         soft = (distance * distance + 1e-8).sqrt()
-        change = self.config.force_closure * 2 * torch.cross(normal, torque.expand_as(normal), dim=-1)
+        change = (
+            self.config.force_closure * 2 * torch.cross(normal, torque.expand_as(normal), dim=-1)
+        )
         change += self.config.distance * (distance / soft)[..., None] * normal
         slope.scatter_add_(2, index, change.transpose(1, 2))
         return closure, soft.sum(dim=1)
@@ -189,9 +189,7 @@ class FastEnergies:
         slope = -2.0 * (apart * push[:, None]).sum(dim=3)
         return energy, config.self_penetration * slope
 
-    def _meeting(
-        self, vertices: Tensor, joints: Tensor, slope: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _meeting(self, vertices: Tensor, joints: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """Object points in the hand, hand vertices in the object; adds to the slopes."""
         field = self.solid.field
         size = len(vertices)
@@ -208,7 +206,9 @@ class FastEnergies:
         near = (rough.abs() < self.reach + field.roughness).numpy()
         hands, cover = spread.numpy(), self._cover(joints)
         found = [self._nearest(hands[row], near[row], cover[row], row) for row in range(size)]
-        rows, vertex, point = (torch.from_numpy(np.concatenate(x)) for x in zip(*found, strict=True))
+        rows, vertex, point = (
+            torch.from_numpy(np.concatenate(x)) for x in zip(*found, strict=True)
+        )
         if not len(rows):
             return inside.clone(), inside
         normal = self._normals(spread)[vertex, :, rows]

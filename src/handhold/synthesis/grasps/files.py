@@ -46,7 +46,9 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:04d}.safetensors"
 
 
-def settings_of(hand: GraspHand, mesh: ObjectMesh, config: GraspConfig, seed: int) -> dict[str, Any]:
+def settings_of(
+    hand: GraspHand, mesh: ObjectMesh, config: GraspConfig, seed: int
+) -> dict[str, Any]:
     """What decides the grasps of an object: settings, seed, and digests of hand and mesh."""
     vertices, faces = mesh.surface
     arrays = hand.model.arrays

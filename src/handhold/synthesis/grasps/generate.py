@@ -50,8 +50,13 @@ class GraspConfig:
     )
     anneal: AnnealConfig = field(
         default_factory=lambda: AnnealConfig(
-            steps=60, step_size=0.0015, step_period=15, temperature=0.2, decay=0.8,
-            temperature_period=10, switch=0.1,
+            steps=60,
+            step_size=0.0015,
+            step_period=15,
+            temperature=0.2,
+            decay=0.8,
+            temperature_period=10,
+            switch=0.1,
         )
     )
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -106,9 +111,7 @@ def batch_seed(seed: int, name: str, number: int) -> int:
     return int(words[0]) << 31 | int(words[1]) >> 1
 
 
-def make_batch(
-    hand: GraspHand, solid: Solid, config: GraspConfig, seed: int, number: int
-) -> Batch:
+def make_batch(hand: GraspHand, solid: Solid, config: GraspConfig, seed: int, number: int) -> Batch:
     """Batch `number` of an object: always the same for the same hand, mesh, settings and seed."""
     state = batch_seed(seed, solid.mesh.name, number)
     rng = np.random.default_rng(state)

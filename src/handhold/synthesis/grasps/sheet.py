@@ -66,7 +66,9 @@ def _draw(
     out = _unit(np.cross(across, along))
     if out @ (joints[2] - joints[9]) < 0:  # to the palm's side, where the thumb is
         out = -out
-    toward = (across + 0.35 * out + 0.25 * along, 0.9 * out + 0.55 * along - 0.35 * across)[view % 2]
+    toward = (across + 0.35 * out + 0.25 * along, 0.9 * out + 0.55 * along - 0.35 * across)[
+        view % 2
+    ]
     toward = _unit(toward)
     down = -along if view == 0 else -_unit(across - 0.3 * along)
     down = _unit(down - toward * (down @ toward))

@@ -93,9 +93,7 @@ def from_hull(
     return np.concatenate([place, root, np.tile(fingers.reshape(1, -1), (count, 1))], axis=1)
 
 
-def _spread(
-    outer: trimesh.Trimesh, drawn: int, count: int, rng: np.random.Generator
-) -> Array:
+def _spread(outer: trimesh.Trimesh, drawn: int, count: int, rng: np.random.Generator) -> Array:
     points = _on_surface(outer, drawn, rng)
     return points[farthest_points(points, count)]
 

@@ -209,7 +209,11 @@ def intersects_itself(vertices: Array, faces: NDArray[np.int64]) -> bool:
     pairs = pairs[apart < radius[pairs].sum(axis=1)]
     shared = (faces[pairs[:, 0], :, None] == faces[pairs[:, 1], None]).any(axis=(1, 2))
     pairs = pairs[~shared]
-    for first, second in (pairs, pairs[:, ::-1]) if False else ((pairs[:, 0], pairs[:, 1]), (pairs[:, 1], pairs[:, 0])):
+    for first, second in (
+        (pairs, pairs[:, ::-1])
+        if False
+        else ((pairs[:, 0], pairs[:, 1]), (pairs[:, 1], pairs[:, 0]))
+    ):
         triangle = corners[first]
         for k in range(3):
             if _crosses(corners[second, k], corners[second, (k + 1) % 3], triangle).any():
