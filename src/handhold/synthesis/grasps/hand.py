@@ -56,7 +56,8 @@ class GraspHand:
     candidates (C,): vertex ids where it may touch: of every phalanx, those whose rest normal
     points to the side that the joint curls to, thinned by farthest points, denser towards the tip;
     then a few of the palm. digit_of (C,): "thumb" to "little" = 0 to 4, palm = 5. prior: of the 45
-    finger angles. balls: a cover of the flesh. faces (F, 3): closed at the wrist. Raises InputError for left hands.
+    finger angles. balls: a cover of the flesh. faces (F, 3): closed at the wrist. Raises
+    InputError for left hands.
     """
 
     def __init__(self, model: HandModel, betas: NDArray[np.float64] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Does the object stay in the hand when nothing else carries it?  A test in MuJoCo.
 
 The hand is still: its phalanges and five strips of the palm as convex bodies, with two millimetres
-of soft flesh that press and rub. The object, cut into convex pieces, falls under gravity. How far it moves is the "simulation displacement" of Hasson et al. (CVPR 2019).
+of soft flesh that press and rub. The object, cut into convex pieces, falls under gravity. How far
+it moves is the "simulation displacement" of Hasson et al. (CVPR 2019).
 """
 
 from __future__ import annotations

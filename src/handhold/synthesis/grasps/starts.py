@@ -78,12 +78,15 @@ def from_hull(
     _, closest, _ = surface.query(anchors)
     toward = closest - anchors
     toward /= np.linalg.norm(toward, axis=1, keepdims=True)
-    turn = (
-        Rotation.from_euler("z", np.arctan2(toward[:, 1], toward[:, 0]) - np.pi / 2)
-        * Rotation.from_euler("x", -np.arccos(np.clip(toward[:, 2], -1, 1)))
-        * Rotation.from_euler("z", rng.uniform(0, 2 * np.pi, count))
-        * Rotation.from_euler("z", rng.uniform(0, 2 * np.pi, count))
+    face = np.stack(
+        [
+            np.arctan2(toward[:, 1], toward[:, 0]) - np.pi / 2,
+            -np.arccos(np.clip(toward[:, 2], -1, 1)),
+            rng.uniform(0, 2 * np.pi, count),  # roll; the published cone of tilts is 0 wide
+        ],
+        axis=1,
     )
+    turn = Rotation.from_euler("ZXZ", face)
     place = anchors - _APPROACH * turn.apply([0.0, 0.0, 1.0]) + turn.apply(_OFFSET)
     palm = Rotation.from_euler("ZXZ", [-np.pi / 2, -np.pi / 2, np.pi / 6])
     root = (turn * palm).as_rotvec()

@@ -166,8 +166,8 @@ def shared_volume(
     faces: NDArray[np.int64],
     solid: Solid,
     entered: Array,
-    cell: float = 0.0008,
-    margin: float = 0.004,
+    cell: float = 0.0005,
+    margin: float = 0.003,
 ) -> float:
     """Volume (m^3) that a closed hand (778, 3) shares with an object, by counting cells.
 
@@ -209,11 +209,7 @@ def intersects_itself(vertices: Array, faces: NDArray[np.int64]) -> bool:
     pairs = pairs[apart < radius[pairs].sum(axis=1)]
     shared = (faces[pairs[:, 0], :, None] == faces[pairs[:, 1], None]).any(axis=(1, 2))
     pairs = pairs[~shared]
-    for first, second in (
-        (pairs, pairs[:, ::-1])
-        if False
-        else ((pairs[:, 0], pairs[:, 1]), (pairs[:, 1], pairs[:, 0]))
-    ):
+    for first, second in ((pairs[:, 0], pairs[:, 1]), (pairs[:, 1], pairs[:, 0])):
         triangle = corners[first]
         for k in range(3):
             if _crosses(corners[second, k], corners[second, (k + 1) % 3], triangle).any():
