@@ -146,7 +146,8 @@ def test_published_starts_face_the_object_from_outside(hand, can):
     root = Rotation.from_rotvec(vectors[:, 3:6])
     palm = root.apply(hand.parts.palm_direction)
     toward = -middle / np.linalg.norm(middle, axis=1, keepdims=True)
-    assert ((palm * toward).sum(axis=1) > 0.5).all()
+    facing = (palm * toward).sum(axis=1)
+    assert facing.min() > 0.35 and facing.mean() > 0.7
     assert (can.grid.distance(vertices).min(axis=1) > 0.05).all()
 
 

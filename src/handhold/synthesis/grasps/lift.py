@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
-from scipy.spatial import ConvexHull, cKDTree
+from scipy.spatial import ConvexHull, KDTree
 
 from handhold.errors import InputError, MissingExtraError
 from handhold.synthesis.grasps.hand import GraspHand
@@ -76,7 +76,7 @@ def _grouped(points: Array, count: int) -> list[Array]:
     if count == 1:
         return [points[ConvexHull(points).vertices]]
     centres, _ = kmeans2(points, count, iter=12, minit="++", rng=np.random.default_rng(0))
-    distance, index = cKDTree(centres).query(points, k=2)
+    distance, index = KDTree(centres).query(points, k=2)
     second = distance[:, 1] < _OVERLAP * distance[:, 0]
     pieces: list[Array] = []
     for number in range(count):

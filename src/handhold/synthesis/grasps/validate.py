@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from handhold.errors import InputError
@@ -203,7 +203,7 @@ def intersects_itself(vertices: Array, faces: NDArray[np.int64]) -> bool:
     corners = vertices[faces]
     centre = corners.mean(axis=1)
     radius = np.linalg.norm(corners - centre[:, None], axis=2).max(axis=1)
-    tree = cKDTree(centre)
+    tree = KDTree(centre)
     pairs = tree.query_pairs(2.0 * float(radius.max()), output_type="ndarray")
     apart = np.linalg.norm(centre[pairs[:, 0]] - centre[pairs[:, 1]], axis=1)
     pairs = pairs[apart < radius[pairs].sum(axis=1)]
