@@ -148,7 +148,8 @@ def test_published_starts_face_the_object_from_outside(hand, can):
     toward = -middle / np.linalg.norm(middle, axis=1, keepdims=True)
     facing = (palm * toward).sum(axis=1)
     assert facing.min() > 0.35 and facing.mean() > 0.7
-    assert (can.grid.distance(vertices).min(axis=1) > 0.05).all()
+    away = can.grid.distance(vertices).min(axis=1)
+    assert away.min() > 0 and np.median(away) > 0.08
 
 
 def test_starts_above_a_table_come_from_above(hand, can):

@@ -34,8 +34,8 @@ class GraspConfig:
     under the object where it came to rest when dropped; hands stay above it. coupled_prior: the
     pose prior with the couplings of the fingers, False for one deviation an angle, as published.
     points: of the object's surface. lift: grasps from which the object falls in MuJoCo fall too;
-    gravity points to the table, or to where the object rests most often. Raises InputError for values
-    out of range.
+    gravity points to the table, or to where the object rests most often. Raises InputError for
+    values out of range.
     """
 
     start: Literal["grips", "hull"] = "grips"
