@@ -20,6 +20,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from handhold.atomic import write_bytes
 from handhold.errors import FileFormatError, InputError
 from handhold.objects.mesh import ObjectMesh
 from handhold.synthesis.grasps.generate import ARRAYS, Batch, GraspConfig, make_batch
@@ -79,14 +80,11 @@ def write_shard(batch: Batch, path: Path, settings: dict[str, Any]) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name beside it and move it."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    """Write a file under a temporary name and move it. Raises InputError when the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
+        write_bytes(path, data)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
