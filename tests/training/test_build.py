@@ -82,6 +82,15 @@ def make_samples(count: int) -> list[tuple[Sample, int]]:
 
 OWN: dict[str, dict[str, Any]] = {
     "hand-detector": {"input_size": 64, "width": 16},
+    "hand-detr": {
+        "input_size": 64,
+        "stem": [8, 16],
+        "widths": [16, 32, 32, 32],
+        "width": 64,
+        "feedforward": 64,
+        "layers": 1,
+        "queries": 10,
+    },
     "mobrecon-small": {"input_size": 64, "width": 16, "latent_width": 32},
     "h2onet-small": {
         "input_size": 64,
@@ -104,7 +113,7 @@ def config(model: str, **changes: Any) -> TrainConfig:
 MODELS_HERE = [name for name in MODELS if name.endswith("-small")]
 
 
-@pytest.mark.parametrize("model", [*MODELS_HERE, "hand-detector", "grasp-classifier"])
+@pytest.mark.parametrize("model", [*MODELS_HERE, "hand-detector", "hand-detr", "grasp-classifier"])
 def test_steps_lower_the_loss_and_measures_are_given(model: str) -> None:
     torch.manual_seed(0)
     chosen = config(model, lr=5e-3)
@@ -125,7 +134,11 @@ def test_steps_lower_the_loss_and_measures_are_given(model: str) -> None:
     task.network.eval()
     with torch.no_grad():
         names = set(task.measures(task.network, batch))
-    own = {"hand-detector": {"recall"}, "grasp-classifier": {"grasp_accuracy"}}
+    own = {
+        "hand-detector": {"recall"},
+        "hand-detr": {"recall", "recall_any"},
+        "grasp-classifier": {"grasp_accuracy"},
+    }
     assert own.get(model, {"pa_mpjpe_mm", "pck10"}) <= names
 
 
@@ -159,12 +172,16 @@ def test_pairs_reach_network_and_loss() -> None:
 
 
 def test_unknown_names_and_fields_are_refused() -> None:
-    with pytest.raises(InputError, match=r"'nothing' cannot be trained; known: hand-detector, hfl"):
+    with pytest.raises(
+        InputError, match=r"'nothing' cannot be trained; known: hand-detector, hand-detr, h"
+    ):
         build_task(TrainConfig(model="nothing", steps=1))
     with pytest.raises(InputError, match=r"unihope-small, network: .*'colour'"):
         build_task(TrainConfig(model="unihope-small", steps=1, network={"colour": 1}))
     with pytest.raises(InputError, match=r"hand-detector, loss: .*'colour'"):
         build_task(TrainConfig(model="hand-detector", steps=1, loss={"colour": 1}))
+    with pytest.raises(InputError, match=r"hand-detr, loss: .*'colour'"):
+        build_task(TrainConfig(model="hand-detr", steps=1, loss={"colour": 1}))
     with pytest.raises(InputError, match=r"unihope-small, augmentation: .*'colour'"):
         build_task(config("unihope-small", augmentation={"colour": 1}))
     with pytest.raises(InputError, match="preparation: expected deployable, dexycb or ho3d"):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from handhold.errors import InputError
 from handhold.synthesis.shards import OPTIONAL
 from handhold.training.config import TrainConfig
-from handhold.training.measures import detector_measures
+from handhold.training.measures import detector_measures, hand_detr_measures
 from handhold.training.stream import BACKGROUNDS_KEPT
 from handhold.training.tasks import Items, Measures, Task
 
@@ -35,6 +35,8 @@ def build_task(config: TrainConfig) -> Task:
     """
     if config.model == "hand-detector":
         return _detector(config)
+    if config.model == "hand-detr":
+        return _hand_detr(config)
     from handhold.training.build_hands import CLASSIFIER, classifier_task, hand_task
 
     return classifier_task(config) if config.model == CLASSIFIER else hand_task(config)
@@ -72,6 +74,44 @@ def _detector(config: TrainConfig) -> Task:
         encode=encode,
         losses=losses,
         measures=measures,
+        save=save,
+        per="image",
+        skip=frozenset(OPTIONAL),
+    )
+
+
+def _hand_detr(config: TrainConfig) -> Task:
+    from handhold.models.detector.model import DetectorBatch, DetectorConfig
+    from handhold.models.detector.processor import DetectorProcessor, DetectorProcessorConfig
+    from handhold.models.handos.detectors.hand_detr.frozen import save_hand_detr
+    from handhold.models.handos.detectors.hand_detr.loss import HandDetrLossConfig, loss
+    from handhold.models.handos.detectors.hand_detr.model import HandDetrConfig, HandDetrNetwork
+
+    settings = changed(HandDetrConfig(), config.network, "hand-detr, network")
+    weights = changed(HandDetrLossConfig(), config.loss, "hand-detr, loss")
+    where = "hand-detr, augmentation"
+    distortion = changed(DetectorProcessorConfig(), config.augmentation, where)
+    # the first detector's photos and labels, whole: only the network differs
+    photos = DetectorConfig(input_size=settings.input_size, box_growth=settings.box_growth)
+    processor = DetectorProcessor(photos, distortion, _hand_free(config.backgrounds))
+
+    def encode(items: Items, rng: np.random.Generator | None) -> DetectorBatch:
+        return processor.encode([sample for sample, _ in items], rng)
+
+    def losses(network: nn.Module, batch: DetectorBatch) -> dict[str, Tensor]:
+        prediction = network(batch)
+        with torch.autocast(batch.image.device.type, enabled=False):
+            return loss(prediction.map(_full), batch, weights)
+
+    def save(path: Path, network: Any, extra: dict[str, str]) -> None:
+        save_hand_detr(path, network, extra)
+
+    return Task(
+        name="hand-detr",
+        network=HandDetrNetwork(settings),
+        encode=encode,
+        losses=losses,
+        measures=hand_detr_measures,
         save=save,
         per="image",
         skip=frozenset(OPTIONAL),

@@ -31,8 +31,8 @@ DEFAULT_EPOCH_ITEMS = 20_000  # where data are drawn on the fly
 class TrainConfig:
     """A training run.
 
-    model: name in the registry, or "hand-detector". recipe: where the settings come from.
-    network, loss: changes to the defaults of the method's own configurations. preparation:
+    model: name in the registry, "hand-detector" or "hand-detr". recipe: where the settings come
+    from. network, loss: changes to the defaults of the method's own configurations. preparation:
     "deployable" (crops from boxes, strong augmentation), or the original authors': for "dexycb"
     or "ho3d" as in UniHOPE's code, "hand_alone" as in HandOccNet's, H2ONet's and HandBooster's
     (methods that know no objects). augmentation: changes to the method's. mano: folder with the

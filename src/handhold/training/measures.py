@@ -12,6 +12,8 @@ from handhold.geometry.boxes import iou
 from handhold.models.detector.detect import select
 from handhold.models.detector.model import DetectorBatch, DetectorConfig
 from handhold.models.detector.processor import grow_box
+from handhold.models.handos.detectors.hand_detr.loss import to_pixels
+from handhold.models.handos.detectors.hand_detr.model import HandDetrConfig
 from handhold.scene import Batch, Prediction
 from handhold.training.tasks import Measures
 
@@ -68,28 +70,16 @@ def detector_measures(network: nn.Module, batch: DetectorBatch) -> Measures:
     if not isinstance(config, DetectorConfig):
         raise TypeError(f"expected a hand detector, found {type(network).__name__}")
     found = select(network(batch), config, config.score_threshold, config.max_hands)
-    labels = hits = claims = sides = sided = holding = known = 0
-    overlap_sum = 0.0
+    sides = sided = holding = known = 0
+    hits: list[float] = []
+    labels = claims = 0
     for row, detections in enumerate(found):
-        there = batch.valid[row].cpu().numpy()
-        ignored = batch.ignored[row].cpu().numpy()[there]
-        truth = grow_box(_numpy(batch.boxes[row])[there], 1 / config.box_growth)
-        labels += int((~ignored).sum())
-        if not detections:
-            continue
-        boxes = np.stack([detection.box for detection in detections])
-        overlaps = iou(boxes[:, None], truth[None]) if len(truth) else np.zeros((len(boxes), 0))
+        boxes = np.stack([d.box for d in detections]) if detections else np.zeros((0, 4))
         scores = np.array([detection.score for detection in detections])
-        matched = match_boxes(np.asarray(overlaps), scores, 0.5)
-        excused = sum(bool(ignored[label]) for _, label in matched)
-        complete = float(batch.negative_weight[row]) >= 1
-        claims += len(detections) - excused if complete else len(matched) - excused
-        for detection, label in matched:
-            if ignored[label]:
-                continue
-            hits += 1
-            overlap_sum += float(overlaps[detection, label])
-            column = int(np.flatnonzero(there)[label])
+        matched, there, claimed = _matches(batch, row, boxes, scores, config.box_growth)
+        labels, claims = labels + there, claims + claimed
+        for detection, column, overlap in matched:
+            hits.append(overlap)
             right = float(batch.side[row, column])
             if right >= 0:
                 sided += 1
@@ -99,9 +89,67 @@ def detector_measures(network: nn.Module, batch: DetectorBatch) -> Measures:
                 known += 1
                 holding += (detections[detection].holding > 0.5) == bool(held)
     return {
-        "recall": (hits, labels),
-        "precision": (hits, claims),
-        "mean_iou": (overlap_sum, hits),
+        "recall": (len(hits), labels),
+        "precision": (len(hits), claims),
+        "mean_iou": (sum(hits), len(hits)),
         "side_accuracy": (sides, sided),
         "holding_accuracy": (holding, known),
     }
+
+
+def hand_detr_measures(network: nn.Module, batch: DetectorBatch) -> Measures:
+    """Sums and counts over photos of recall, precision and mean_iou as in `detector_measures`, of
+    all queries above the network's own score threshold; and recall_any: whatever the score.
+    """
+    config = network.config
+    if not isinstance(config, HandDetrConfig):
+        raise TypeError(f"expected a HandDetrNetwork, found {type(network).__name__}")
+    found = network(batch)
+    height, width = batch.image.shape[-2:]
+    scores = _numpy(found.logits[-1].float().sigmoid())
+    boxes = _numpy(to_pixels(found.boxes[-1].float(), width, height))
+    hits: list[float] = []
+    labels = claims = hits_any = 0
+    for row in range(len(scores)):
+        own = grow_box(boxes[row], 1 / config.box_growth)
+        kept = scores[row] > config.score_threshold
+        matched, there, claimed = _matches(
+            batch, row, own[kept], scores[row][kept], config.box_growth
+        )
+        hits += [overlap for *_, overlap in matched]
+        labels, claims = labels + there, claims + claimed
+        hits_any += len(_matches(batch, row, own, scores[row], config.box_growth)[0])
+    return {
+        "recall": (len(hits), labels),
+        "precision": (len(hits), claims),
+        "mean_iou": (sum(hits), len(hits)),
+        "recall_any": (hits_any, labels),
+    }
+
+
+def _matches(
+    batch: DetectorBatch, row: int, boxes: np.ndarray, scores: np.ndarray, growth: float
+) -> tuple[list[tuple[int, int, float]], int, int]:
+    """Detections of a photo that hit a hand (IoU >= 0.5 of boxes around the joints): detection,
+    the label's column, IoU; how many labels there are, and how many detections claim a hand.
+
+    Ignored hands excuse a detection; where labels may be incomplete, only hits are claims.
+    """
+    there = batch.valid[row].cpu().numpy()
+    ignored = batch.ignored[row].cpu().numpy()[there]
+    truth = grow_box(_numpy(batch.boxes[row])[there], 1 / growth)
+    labels = int((~ignored).sum())
+    if not len(boxes):
+        return [], labels, 0
+    overlaps = iou(boxes[:, None], truth[None]) if len(truth) else np.zeros((len(boxes), 0))
+    matched = match_boxes(np.asarray(overlaps), scores, 0.5)
+    excused = sum(bool(ignored[label]) for _, label in matched)
+    complete = float(batch.negative_weight[row]) >= 1
+    claims = len(boxes) - excused if complete else len(matched) - excused
+    columns = np.flatnonzero(there)
+    hits = [
+        (detection, int(columns[label]), float(overlaps[detection, label]))
+        for detection, label in matched
+        if not ignored[label]
+    ]
+    return hits, labels, claims

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from handhold.errors import InputError
+from handhold.models.nn.cross_stage import CrossStage, conv_norm, with_norm
 from handhold.models.nn.efficientnet import CHANNELS, GROUPS, DepthwiseConv, LiteStem, lite_stage
 from handhold.scene import _Tensors  # the shared way of moving tensors
 
@@ -76,46 +77,14 @@ class DetectorPrediction(_Tensors):
     features: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
-def _conv(inputs: int, outputs: int, size: int = 1, stride: int = 1) -> nn.Module:
-    return _normed(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False))
-
-
-def _normed(conv: nn.Conv2d) -> nn.Module:
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(_conv(width, width, 3), _conv(width, width, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-class _CrossStage(nn.Module):
-    """Two 1x1 halves, residual pairs on one of them, joined by a 1x1 convolution."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
-        super().__init__()
-        half = outputs // 2
-        self.passed = _conv(inputs, half)
-        self.worked = nn.Sequential(_conv(inputs, half), *(_Residual(half) for _ in range(blocks)))
-        self.join = _conv(2 * half, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.join(torch.cat([self.passed(x), self.worked(x)], dim=1))
-
-
 class _Context(nn.Module):
     """Pooling over 5, 9 and 13 cells, so that the coarsest level sees the whole photo."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         half = width // 2
-        self.enter = _conv(width, half)
-        self.leave = _conv(4 * half, width)
+        self.enter = conv_norm(width, half)
+        self.leave = conv_norm(4 * half, width)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [self.enter(x)]
@@ -130,10 +99,10 @@ class _Branch(nn.Module):
     def __init__(self, width: int, start: Sequence[float]) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _normed(DepthwiseConv(width, 5)),
-            _conv(width, width),
-            _normed(DepthwiseConv(width, 5)),
-            _conv(width, width),
+            with_norm(DepthwiseConv(width, 5)),
+            conv_norm(width, width),
+            with_norm(DepthwiseConv(width, 5)),
+            conv_norm(width, width),
         )
         self.out = nn.Conv2d(width, len(start), 1)
         nn.init.normal_(self.out.weight, std=0.01)
@@ -160,10 +129,10 @@ class HandDetectorNetwork(nn.Module):
         self.stage1, self.stage2, self.stage3 = lite_stage(1), lite_stage(2), lite_stage(3)
         self.stage4 = lite_stage(4, groups=1)
         self.context = _Context(GROUPS[5][1])
-        self.lateral = nn.ModuleList(_conv(width, d) for width in self.shallow_channels)
-        self.top_down = nn.ModuleList(_CrossStage(2 * d, d, 1) for _ in range(2))
-        self.shrink = nn.ModuleList(_conv(d, d, 3, 2) for _ in range(2))
-        self.bottom_up = nn.ModuleList(_CrossStage(2 * d, d, 1) for _ in range(2))
+        self.lateral = nn.ModuleList(conv_norm(width, d) for width in self.shallow_channels)
+        self.top_down = nn.ModuleList(CrossStage(2 * d, d, 1) for _ in range(2))
+        self.shrink = nn.ModuleList(conv_norm(d, d, 3, 2) for _ in range(2))
+        self.bottom_up = nn.ModuleList(CrossStage(2 * d, d, 1) for _ in range(2))
         # hand (rare: about 2 % of the locations), side, holding; boxes start six strides wide
         self.classify = nn.ModuleList(_Branch(d, (-4.0, 0.0, 0.0)) for _ in range(3))
         self.regress = nn.ModuleList(_Branch(d, (3.0,) * 4 + (0.0,) * 4) for _ in range(3))

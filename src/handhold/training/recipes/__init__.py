@@ -11,6 +11,7 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "unihope-small": small.unihope_small,
     "hflnet-small": small.hflnet_small,
     "hand-detector": small.hand_detector,
+    "hand-detr": small.hand_detr,
     "hflnet": papers.hflnet,
     "hflnet-ho3d": papers.hflnet_ho3d,
     "hflnet-unihope": papers.hflnet_unihope,

@@ -81,6 +81,25 @@ def hand_detector(**changes: Any) -> TrainConfig:
     return TrainConfig(**(values | changes))
 
 
+def hand_detr(**changes: Any) -> TrainConfig:
+    """The detector that HandOS stands on: photos with boxes, for an accelerator or days."""
+    values = {
+        "model": "hand-detr",
+        "recipe": "hand-detr",
+        "steps": 60_000,
+        "batch_size": 32,
+        "lr": 4e-4,
+        "optimizer": "adamw",
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+        "warmup": 1000,
+        "ema": 0.9997,
+        "clip_norm": 0.1,
+        "workers": 1,
+    }
+    return TrainConfig(**(values | changes))
+
+
 def keypoint_transformer_small(**changes: Any) -> TrainConfig:
     """Keypoint Transformer's structure on a small backbone, for a processor."""
     return _small("keypoint-transformer-small", changes)

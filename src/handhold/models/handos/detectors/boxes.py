@@ -34,7 +34,9 @@ class ColourPyramid(FrozenDetector):
         self.strides, self.levels = strides, len(strides)
         self.shallow_channels = (12,) * len(strides)
         self.num_queries = 1
-        self.preprocess = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), multiple=max(strides))
+        self.preprocess = Preprocess(
+            mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), multiple=max(strides)
+        )
         generator = torch.Generator().manual_seed(seed)
         mixture = torch.randn(12, width, generator=generator) / 12**0.5
         self.register_buffer("mixture", mixture)
