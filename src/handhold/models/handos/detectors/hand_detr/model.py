@@ -234,12 +234,14 @@ class HandDetrNetwork(nn.Module):
         self.position = Perceptron((4, 2 * d, d))
         self.layers = nn.ModuleList(HandDetrLayer(config) for _ in range(config.layers))
         # the first of each answers for the selection
-        self.score = nn.ModuleList(nn.Linear(d, 1) for _ in range(config.layers + 1))
-        self.box = nn.ModuleList(Perceptron((d, d, d, 4)) for _ in range(config.layers + 1))
-        for score, box in zip(self.score, self.box, strict=True):
+        scores = [nn.Linear(d, 1) for _ in range(config.layers + 1)]
+        refiners = [Perceptron((d, d, d, 4)) for _ in range(config.layers + 1)]
+        for score, refiner in zip(scores, refiners, strict=True):
             nn.init.constant_(score.bias, PRIOR)
-            nn.init.zeros_(box.layers[-1].weight)
-            nn.init.zeros_(box.layers[-1].bias)
+            last = refiner.layers[-1]
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+        self.score, self.box = nn.ModuleList(scores), nn.ModuleList(refiners)
 
     def forward(self, batch: DetectorBatch | Tensor) -> HandDetrPrediction:
         """A batch, or its images alone: (B, 3, H, W), uint8 or float in 0..1, H and W multiples of
