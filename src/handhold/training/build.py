@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from handhold.errors import InputError
+from handhold.models.detector.model import DetectorBatch, DetectorConfig
 from handhold.synthesis.shards import OPTIONAL
 from handhold.training.config import TrainConfig
 from handhold.training.measures import detector_measures, hand_detr_measures
@@ -44,55 +46,52 @@ def build_task(config: TrainConfig) -> Task:
 
 def _detector(config: TrainConfig) -> Task:
     from handhold.models.detector.loss import DetectorLossConfig, loss
-    from handhold.models.detector.model import DetectorBatch, DetectorConfig, HandDetectorNetwork
-    from handhold.models.detector.processor import DetectorProcessor, DetectorProcessorConfig
+    from handhold.models.detector.model import HandDetectorNetwork
     from handhold.models.detector.weights import save_detector
 
     settings = changed(DetectorConfig(), config.network, "hand-detector, network")
     weights = changed(DetectorLossConfig(), config.loss, "hand-detector, loss")
-    where = "hand-detector, augmentation"
-    distortion = changed(DetectorProcessorConfig(), config.augmentation, where)
-    processor = DetectorProcessor(settings, distortion, _hand_free(config.backgrounds))
-
-    def encode(items: Items, rng: np.random.Generator | None) -> DetectorBatch:
-        return processor.encode([sample for sample, _ in items], rng)
-
-    def losses(network: nn.Module, batch: DetectorBatch) -> dict[str, Tensor]:
-        prediction = network(batch)
-        with torch.autocast(batch.image.device.type, enabled=False):
-            return loss(prediction.map(_full), batch, weights)
-
-    def measures(network: nn.Module, batch: DetectorBatch) -> Measures:
-        return detector_measures(network, batch)
-
-    def save(path: Path, network: Any, extra: dict[str, str]) -> None:
-        save_detector(path, network, extra)
-
-    return Task(
-        name="hand-detector",
-        network=HandDetectorNetwork(settings),
-        encode=encode,
-        losses=losses,
-        measures=measures,
-        save=save,
-        per="image",
-        skip=frozenset(OPTIONAL),
+    return _photo_task(
+        config,
+        settings,
+        HandDetectorNetwork(settings),
+        lambda prediction, batch: loss(prediction, batch, weights),
+        detector_measures,
+        save_detector,
     )
 
 
 def _hand_detr(config: TrainConfig) -> Task:
-    from handhold.models.detector.model import DetectorBatch, DetectorConfig
-    from handhold.models.detector.processor import DetectorProcessor, DetectorProcessorConfig
     from handhold.models.handos.detectors.hand_detr.frozen import save_hand_detr
     from handhold.models.handos.detectors.hand_detr.loss import HandDetrLossConfig, loss
     from handhold.models.handos.detectors.hand_detr.model import HandDetrConfig, HandDetrNetwork
 
     settings = changed(HandDetrConfig(), config.network, "hand-detr, network")
     weights = changed(HandDetrLossConfig(), config.loss, "hand-detr, loss")
-    where = "hand-detr, augmentation"
+    return _photo_task(
+        config,
+        # the first detector's photos and labels, whole: only the network differs
+        DetectorConfig(input_size=settings.input_size, box_growth=settings.box_growth),
+        HandDetrNetwork(settings),
+        lambda prediction, batch: loss(prediction, batch, weights),
+        hand_detr_measures,
+        save_hand_detr,
+    )
+
+
+def _photo_task(
+    config: TrainConfig,
+    photos: DetectorConfig,
+    network: nn.Module,
+    terms: Callable[[Any, DetectorBatch], dict[str, Tensor]],
+    measures: Callable[[nn.Module, DetectorBatch], Measures],
+    write: Callable[[Path, Any, dict[str, str]], Path],
+) -> Task:
+    """A detector that learns from whole photos, letterboxed and augmented as `photos` says."""
+    from handhold.models.detector.processor import DetectorProcessor, DetectorProcessorConfig
+
+    where = f"{config.model}, augmentation"
     distortion = changed(DetectorProcessorConfig(), config.augmentation, where)
-    # the first detector's photos and labels, whole: only the network differs
-    photos = DetectorConfig(input_size=settings.input_size, box_growth=settings.box_growth)
     processor = DetectorProcessor(photos, distortion, _hand_free(config.backgrounds))
 
     def encode(items: Items, rng: np.random.Generator | None) -> DetectorBatch:
@@ -101,17 +100,17 @@ def _hand_detr(config: TrainConfig) -> Task:
     def losses(network: nn.Module, batch: DetectorBatch) -> dict[str, Tensor]:
         prediction = network(batch)
         with torch.autocast(batch.image.device.type, enabled=False):
-            return loss(prediction.map(_full), batch, weights)
+            return terms(prediction.map(_full), batch)
 
     def save(path: Path, network: Any, extra: dict[str, str]) -> None:
-        save_hand_detr(path, network, extra)
+        write(path, network, extra)
 
     return Task(
-        name="hand-detr",
-        network=HandDetrNetwork(settings),
+        name=config.model,
+        network=network,
         encode=encode,
         losses=losses,
-        measures=hand_detr_measures,
+        measures=measures,
         save=save,
         per="image",
         skip=frozenset(OPTIONAL),
