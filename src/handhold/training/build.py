@@ -39,8 +39,12 @@ def build_task(config: TrainConfig) -> Task:
         return _detector(config)
     if config.model == "hand-detr":
         return _hand_detr(config)
+    from handhold.models.photo_registry import PHOTO_MODELS
     from handhold.training.build_hands import CLASSIFIER, classifier_task, hand_task
+    from handhold.training.build_photos import photo_task
 
+    if config.model in PHOTO_MODELS:
+        return photo_task(config)
     return classifier_task(config) if config.model == CLASSIFIER else hand_task(config)
 
 

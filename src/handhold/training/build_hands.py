@@ -14,6 +14,7 @@ from handhold.errors import InputError
 from handhold.hand.model import HandModel
 from handhold.models.entry import ModelEntry
 from handhold.models.nn.hope_config import HopeProcessorConfig
+from handhold.models.photo_registry import PHOTO_MODELS
 from handhold.models.processors import make_processor
 from handhold.models.registry import MODELS
 from handhold.models.switched import loss as grasp_loss
@@ -46,7 +47,7 @@ def hand_task(config: TrainConfig) -> Task:
     InputError for unknown names and fields, and for pairs with a method that has none.
     """
     if config.model not in MODELS:
-        names = ", ".join(["hand-detector", "hand-detr", *MODELS, CLASSIFIER])
+        names = ", ".join(["hand-detector", "hand-detr", *MODELS, *PHOTO_MODELS, CLASSIFIER])
         raise InputError(f"TrainConfig.model: {config.model!r} cannot be trained; known: {names}")
     told: ModelEntry = MODELS[config.model]
     settings = changed(told.config(), config.network, f"{config.model}, network")

@@ -39,8 +39,10 @@ class TrainConfig:
     official files whose hand is the target (None: the free hand). backgrounds: folder of photos
     without hands, for behind synthetic scenes and beside the detector's photos; the last eighth is
     kept for validation. backbone: file with a backbone's ImageNet weights to start with
-    (`load_lite`). frozen: beginnings of the names of modules that stay as they are, their
-    BatchNorm included. pairs: use UniHOPE's second images (the photo without the object).
+    (`load_lite`). detector: weights of the frozen detector that a method for whole photos stands
+    on (None: those in the package). frozen: beginnings of the names of modules that stay as they
+    are, their BatchNorm included. pairs: use UniHOPE's second images (the photo without the
+    object).
     data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", "NAME[/SPLIT]:FOLDER" (a published
     set), each optionally "=weight".
     validation: the same without weights; empty: what the training data hold out.
@@ -50,8 +52,9 @@ class TrainConfig:
     devices together. lr belongs to batches of `lr_batch` items and is scaled in proportion to
     batch_size (0: not scaled). schedule: constant; step (times decay_factor every decay_epochs, or
     at the epochs decay_at, where there are any);
-    cosine (down to lr * final_lr); one_cycle (up from lr / 25 in the first 30 %, then a cosine
-    down to lr * final_lr). warmup: steps of linear rise before constant, step and cosine.
+    cosine (down to lr * final_lr, from the epoch cosine_start on); one_cycle (up from lr / 25 in
+    the first 30 %, then a cosine down to lr * final_lr). warmup: steps of linear rise before
+    constant, step and cosine.
     lr_factors: beginnings of the names of parameters that learn at another rate, and the factor,
     as in {"backbone": 0.1}; of several that fit, the longest counts.
     weight_decay: with adam on all parameters (L2), with adamw on matrices and kernels only.
@@ -76,6 +79,7 @@ class TrainConfig:
     loss: dict[str, Any] = field(default_factory=dict)
     pairs: bool = False
     backbone: str | None = None
+    detector: str | None = None
     frozen: tuple[str, ...] = ()
     data: tuple[str, ...] = ("synthetic",)
     validation: tuple[str, ...] = ()
@@ -93,6 +97,7 @@ class TrainConfig:
     warmup: int = 0
     decay_epochs: float = 10.0
     decay_at: tuple[float, ...] = ()
+    cosine_start: float = 0.0
     decay_factor: float = 0.7
     final_lr: float = 0.01
     ema: float = 0.0
@@ -142,6 +147,7 @@ class TrainConfig:
         for name in (
             *("epoch_items", "lr_batch", "warmup", "workers", "seed", "weight_decay"),
             *("clip_norm", "checkpoint_steps", "checkpoint_minutes", "validate_steps"),
+            "cosine_start",
         ):
             if not getattr(self, name) >= 0:
                 raise InputError(f"TrainConfig.{name}: expected 0 or more: {getattr(self, name)}")
@@ -180,8 +186,10 @@ class TrainConfig:
         if step < self.warmup:
             return self.peak_lr * (step + 1) / (self.warmup + 1)
         if self.schedule == "cosine":
-            done = (step - self.warmup) / max(1, total - self.warmup)
-            return self.peak_lr * _cosine(1.0, self.final_lr, min(1.0, done))
+            held = round(self.cosine_start * epoch_items / self.batch_size)
+            start = max(self.warmup, held)
+            done = (step - start) / max(1, total - start)
+            return self.peak_lr * _cosine(1.0, self.final_lr, min(1.0, max(0.0, done)))
         if self.schedule == "step":
             epoch = step * self.batch_size / epoch_items
             if self.decay_at:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from handhold.errors import InputError
 from handhold.training.config import TrainConfig
+from handhold.training.recipes import handos
 from handhold.training.recipes.papers import (
     h2onet_stage1,
     h2onet_stage2,
@@ -24,6 +25,10 @@ STAGES: dict[str, tuple[Callable[..., TrainConfig], ...]] = {
     "unihope": (unihope_stage1, unihope_stage2),
     # H2ONet: without the losses of the global rotation, then with them
     "h2onet": (h2onet_stage1, h2onet_stage2),
+    # HandOS, section 4.1: all layers 2D, then with the mesh
+    "handos-paper": (handos.paper_stage1, handos.paper_stage2),
+    "handos-base": (handos.base_stage1, handos.base_stage2),
+    "handos-small": (handos.small_stage1, handos.small_stage2),
 }
 
 

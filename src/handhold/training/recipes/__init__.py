@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from handhold.training.config import TrainConfig
-from handhold.training.recipes import papers, small, smoke
+from handhold.training.recipes import handos, papers, small, smoke
 
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "unihope-small": small.unihope_small,
@@ -38,6 +38,12 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "hoisdf": papers.hoisdf,
     "hoisdf-ho3d": papers.hoisdf_ho3d,
     "hoisdf-small": small.hoisdf_small,
+    "handos-paper-stage1": handos.paper_stage1,
+    "handos-paper-stage2": handos.paper_stage2,
+    "handos-base-stage1": handos.base_stage1,
+    "handos-base-stage2": handos.base_stage2,
+    "handos-small-stage1": handos.small_stage1,
+    "handos-small-stage2": handos.small_stage2,
     "grasp-classifier": papers.grasp_classifier,
     **smoke.RECIPES,
 }
