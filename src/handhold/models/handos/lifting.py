@@ -44,7 +44,7 @@ class JointExpansion(nn.Module):
 
     def forward(self, queries: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """queries (K, width), boxes (K, 4) -> tokens (K, 21, width), their boxes (K, 21, 4)."""
-        tokens = self.embedding.expand(len(boxes), -1, -1)
+        tokens = self.embedding.expand(boxes.shape[0], -1, -1)
         if self.instance:
             tokens = tokens + queries[:, None]
         centre = torch.sigmoid(logit(boxes[:, None, :2]) + self.move(tokens))
