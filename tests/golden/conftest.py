@@ -185,6 +185,10 @@ class Golden:
             bias = last.removesuffix("weight") + "bias"
             entries[bias] = torch.full_like(entries[bias], float(pair[1]))
 
+    def filled(self, key: str, shape: Iterable[int]) -> Tensor:
+        """The made-up weight of a key that is not in the stored state."""
+        return torch.from_numpy(fill.fill_array(key, tuple(shape), self.seed).copy())
+
     def error(self, name: str, value: Tensor | np.ndarray) -> float:
         """max |a - b| / max |b| for the output `name`; the whole shape must agree."""
         theirs = self._arrays[f"out/{name}"]

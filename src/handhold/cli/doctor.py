@@ -13,6 +13,7 @@ EXTRAS = {
     "onnxscript": "export",
     "onnxruntime": "export",
     "openvino": "fast",
+    "diffusers": "diffusion",
 }
 NEEDED = {
     "numpy": "numpy",

@@ -25,7 +25,8 @@ def import_weights(
 
     Args:
         method: A method of `handhold models` with released weights, such as hflnet, unihope,
-            semihand, handoccnet, mobrecon, h2onet, simplehand; or grasp-classifier.
+            semihand, handoccnet, mobrecon, h2onet, simplehand; or handbooster (its image
+            synthesizer), grasp-classifier.
         file: The authors' .pth or .tar file.
         out: Weights file to write (.safetensors).
         origin: Whose code trained it, where several did and their networks differ: original (the
@@ -48,6 +49,8 @@ def import_weights(
 
     from handhold.errors import InputError
     from handhold.hand.model import HandModel
+    from handhold.models.handbooster import official as synthesizer
+    from handhold.models.handbooster.weights import LICENCE, NAME
     from handhold.models.registry import MODELS
     from handhold.models.switched import official as classifier
     from handhold.models.trained_hand import OFFICIAL, TrainedHand, hand_of
@@ -58,6 +61,7 @@ def import_weights(
     importers: dict[str, Any] = {
         name: entry.importer for name, entry in MODELS.items() if entry.importer is not None
     }
+    importers[NAME] = synthesizer.load_official
     importers["grasp-classifier"] = classifier.load_official
     if method not in importers:
         raise InputError(f"method: expected one of {', '.join(importers)}, found {method!r}")
@@ -81,23 +85,23 @@ def import_weights(
         raise InputError(
             f"--input-size: {file.name} was made for {network.config.input_size}, found {size}"
         )
-    # the classifier is UniHOPE's, crops included
-    told = MODELS["unihope" if method == "grasp-classifier" else method]
-    eaten = told.processor() if told.imported is None else told.imported(network.config)
-    processor = eaten.fitted(network.config)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    extra = {
-        "processor": dataclasses.asdict(processor),
-        "source": {"file": file.name, "sha256": digest},
-        "licence": told.licence,
-    }
+    licence = LICENCE
+    extra: dict[str, Any] = {"source": {"file": file.name, "sha256": digest}}
+    if method != NAME:  # which eats no photos
+        # the classifier is UniHOPE's, crops included
+        told = MODELS["unihope" if method == "grasp-classifier" else method]
+        eaten = told.processor() if told.imported is None else told.imported(network.config)
+        extra["processor"] = dataclasses.asdict(eaten.fitted(network.config))
+        licence = told.licence
+    extra["licence"] = licence
     trained = None
     if hand_of(network) is not None:
         trained = OFFICIAL if hand.is_free and template != "hand" else TrainedHand.of(hand)
     save_weights(out, network, model=method, extra=extra, precision=precision, hand=trained)
     print(f"{out}: {sum(p.numel() for p in network.parameters()):,} parameters of {method}")
-    print(f"licence: {told.licence}")
+    print(f"licence: {licence}")
 
 
 def pair(

@@ -208,10 +208,12 @@ def fit(network: nn.Module, entries: Mapping[str, Tensor], where: str) -> None:
 # ------------------------------------------------------------------- the authors' checkpoints
 
 
-def read_official(path: str | Path) -> OfficialFile:
+def read_official(
+    path: str | Path, wrappers: Sequence[str] = ("state_dict", "model", "network")
+) -> OfficialFile:
     """Open a `.pth` / `.tar` file without executing anything in it (weights_only).
 
-    A bare dictionary of tensors, or one under `state_dict`, `model` or `network`. Raises
+    A bare dictionary of tensors, or one under the first of `wrappers` that holds some. Raises
     MissingFileError, WeightsError where it is damaged, asks to run code, or holds no tensors.
     """
     path = Path(path)
@@ -235,7 +237,7 @@ def read_official(path: str | Path) -> OfficialFile:
         raise WeightsError(f"{path}: expected a dictionary, found {type(loaded).__name__}")
     wrapper: frozenset[str] = frozenset()
     entries: Any = loaded
-    for name in ("state_dict", "model", "network"):
+    for name in wrappers:
         inner = loaded.get(name)
         if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
             entries, wrapper = inner, frozenset(str(k) for k in loaded if k != name)

@@ -1,0 +1,1 @@
+"""HandBooster's image synthesizer: a conditional diffusion network over hand-object crops."""

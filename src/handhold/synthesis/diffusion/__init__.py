@@ -1,0 +1,1 @@
+"""Making photos of rendered conditions with HandBooster's denoiser (extra `diffusion`)."""
