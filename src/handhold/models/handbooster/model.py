@@ -29,8 +29,8 @@ class HandBoosterConfig:
     input_size: side of the crops, pixels. width: channels of the first level. multipliers: channels
     of the levels, times width; every level but the last halves the resolution. embedding: numbers
     in the embeddings of time and of orientation, each. groups: of the GroupNorms. heads,
-    head_width: of all attentions. timesteps, first_beta, last_beta: the linear noise schedule (section 2 of
-    DDPM, Ho et al. 2020). Raises InputError for sizes that do not fit each other.
+    head_width: of all attentions. timesteps, first_beta, last_beta: the linear noise schedule
+    (DDPM, Ho et al. 2020, section 4). Raises InputError for sizes that do not fit each other.
     """
 
     input_size: int = 128
