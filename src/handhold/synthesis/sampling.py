@@ -28,7 +28,6 @@ Array = NDArray[np.float64]
 Rule = Literal["label", "10mm", "50mm"]
 PERTURBATION_DEG = 30.0
 _MIRROR = np.array([-1.0, 1.0, 1.0])
-_NEAREST = 768  # candidates of which every distance is kept up to date
 
 
 # -------------------------------------------------------------------------- grasping or not, turns
@@ -202,31 +201,13 @@ def farthest_poses(
     if not 0 <= first < total:
         raise InputError(f"start: expected a number below {total}, found {start}")
     sign = 1.0 if literal else -1.0
-    # `gain` is the smallest sign * similarity to the poses chosen so far: the distance, but for a
-    # constant. It only falls, so of poses outside `near` an earlier value is enough as long as one
-    # inside is higher; the others are brought up to date together, in one product of matrices.
     chosen = np.full(count, first)
-    gain = sign * (directions @ directions[first])
-    gain[first] = -np.inf
-    done = 1
-    while done < count:
-        near = np.sort(np.argpartition(-gain, min(_NEAREST, total) - 1)[:_NEAREST])
-        outside = np.ones(total, np.bool_)
-        outside[near] = False
-        limit = gain[outside].max(initial=-np.inf)
-        block, within = np.ascontiguousarray(directions[near]), gain[near]
-        begun = done
-        while done < count:
-            best = int(within.argmax())
-            if within[best] <= limit and done > begun:
-                break
-            chosen[done] = near[best]
-            np.minimum(within, sign * (block @ block[best]), out=within)
-            within[best] = -np.inf
-            done += 1
-        gain[near] = within
-        fresh = directions[outside] @ directions[chosen[begun:done]].T
-        gain[outside] = np.minimum(gain[outside], (sign * fresh).min(axis=1))
+    nearest = np.full(total, np.inf)  # smallest sign * similarity to those chosen so far
+    for number in range(1, count):
+        last = chosen[number - 1]
+        np.minimum(nearest, sign * (directions @ directions[last]), out=nearest)
+        nearest[chosen[:number]] = -np.inf
+        chosen[number] = nearest.argmax()
     return chosen
 
 
