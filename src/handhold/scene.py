@@ -158,7 +158,8 @@ class Sample:
     object, held or near. hands_complete: True when every visible hand is labelled (detections
     beside them are then false alarms). hand_mask, object_mask: (H, W) bool, visible pixels;
     hand_mask_amodal: as if nothing hid the hand. depth: (H, W) metres, 0 = none. bare_image: the
-    same scene with the object removed (UniHOPE's paired image).
+    same scene with the object removed (UniHOPE's paired image). texture_map, normal_map: (H, W, 3)
+    uint8, the first hand and the object as HandBooster renders them (`synthesis.conditions`).
     """
 
     key: str
@@ -172,6 +173,8 @@ class Sample:
     object_mask: NDArray[np.bool_] | None = None
     depth: FloatArray | None = None
     bare_image: NDArray[np.uint8] | None = None
+    texture_map: NDArray[np.uint8] | None = None
+    normal_map: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         _check("Sample", "image", self.image, (None, None, 3))
@@ -187,7 +190,8 @@ class Sample:
             )
         for name in ("hand_mask", "hand_mask_amodal", "object_mask", "depth"):
             _check("Sample", name, getattr(self, name), (height, width))
-        _check("Sample", "bare_image", self.bare_image, (height, width, 3))
+        for name in ("bare_image", "texture_map", "normal_map"):
+            _check("Sample", name, getattr(self, name), (height, width, 3))
 
 
 @dataclass(frozen=True, kw_only=True)

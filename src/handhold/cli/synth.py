@@ -1,11 +1,16 @@
-"""`handhold synth`: labelled scenes (here) and grasps (`synth_grasps`) as shards, with pictures."""
+"""`handhold synth`: labelled scenes, the conditions of photos, photos made from conditions (here) and
+grasps (`synth_grasps`) as shards, with pictures."""
 
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from handhold.cli.synth_grasps import grasps
+from handhold.synthesis.diffusion.images import ImageConfig
 from handhold.synthesis.scenes import SceneConfig
 
 
@@ -68,9 +73,6 @@ def _render(
 
 
 def _sheet(folder: Path, count: int = 48) -> None:
-    import cv2
-
-    from handhold.atomic import replacing
     from handhold.render.labels import draw_labels
     from handhold.render.overlay import contact_sheet
     from handhold.synthesis.shards import read_shards
@@ -78,9 +80,135 @@ def _sheet(folder: Path, count: int = 48) -> None:
     pictures = [
         draw_labels(sample) for sample, _ in zip(read_shards(folder), range(count), strict=False)
     ]
-    sheet = contact_sheet(pictures, columns=8)
+    _write_sheet(folder, contact_sheet(pictures, columns=8))
+
+
+def _write_lines(folder: Path, lines: list[NDArray[np.uint8]]) -> None:
+    """A sheet of lines of pictures, all of one size, two beside each other."""
+    bordered = [np.pad(line, ((0, 2), (0, 8), (0, 0)), constant_values=255) for line in lines]
+    if len(bordered) % 2:
+        bordered.append(np.full_like(bordered[0], 255))
+    pairs = zip(bordered[::2], bordered[1::2], strict=True)
+    _write_sheet(folder, np.concatenate([np.concatenate(pair, axis=1) for pair in pairs]))
+
+
+def _write_sheet(folder: Path, sheet: NDArray[np.uint8]) -> None:
+    import cv2
+
+    from handhold.atomic import replacing
+
     with replacing(folder / "sheet.png") as unfinished:
         cv2.imwrite(str(unfinished), sheet[..., ::-1])
 
 
-COMMANDS = {"scenes": scenes, "grasps": grasps}
+def conditions(
+    data: str,
+    objects: Path,
+    out: Path,
+    count: int | None = None,
+    mano: Path | None = None,
+    shard_size: int = 500,
+) -> None:
+    """Add HandBooster's maps to a published set and write it as shards; goes on where it stopped.
+
+    For synthetic scenes, `handhold synth scenes --config.conditions` makes both at once.
+
+    Args:
+        data: The set, such as dexycb/s0-train:DOWNLOADS/dexycb. Samples without a hand, or with
+            one outside the photo, are left out.
+        objects: Folder of object meshes, named as the set names its objects.
+        out: Folder for the shards and `sheet.png`.
+        count: The first so many usable samples; all if not given.
+        mano: Folder with the official MANO files, whose hands the labels are.
+        shard_size: Samples in one shard.
+    """
+    from itertools import islice
+
+    from rich.progress import track
+
+    from handhold.data.sources import FORM, SetSpec
+    from handhold.errors import InputError
+    from handhold.hand.model import HandModel
+    from handhold.objects.mesh import load_objects
+    from handhold.synthesis.diffusion.crops import conditions_picture, is_usable, with_maps
+    from handhold.synthesis.shards import next_sample, write_shards
+
+    spec = SetSpec.parse(data)
+    if spec is None:
+        raise InputError(f"--data {data}: expected {FORM}")
+    samples = spec.open(mano=mano, skip=("bare_image",))
+    meshes = load_objects(objects)
+    models = {"right": HandModel.load(mano, "right"), "left": HandModel.load(mano, "left")}
+    numbers = (n for n in track(range(len(samples)), "looking") if is_usable(samples.record(n)))
+    usable = list(islice(numbers, count))
+    if not usable:
+        raise InputError(
+            f"--data {data}: no hand in it has pose and vertices of this hand model and a box in "
+            "its photo; --mano FOLDER reads labels that were made with MANO"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    start = min(next_sample(out, shard_size), len(usable))
+    start -= start % shard_size
+    left = track(usable[start:], "rendering maps")
+    write_shards(
+        (with_maps(samples[n], meshes, models) for n in left), out, shard_size, start, depth=False
+    )
+    rows = [conditions_picture(samples[n], meshes, models, 128) for n in usable[:24]]
+    _write_lines(out, rows)
+    print(f"{len(usable)} samples in {out}")
+
+
+def images(
+    data: Path,
+    weights: Path,
+    out: Path,
+    count: int = 1000,
+    seed: int = 0,
+    shard_size: int = 100,
+    device: str = "cpu",
+    threads: int | None = None,
+    sheet: bool = True,
+    config: ImageConfig = ImageConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Make photos of rendered conditions with HandBooster's denoiser; goes on where it stopped.
+
+    Args:
+        data: Folder of shards with maps (`handhold synth scenes --config.conditions`, `handhold
+            synth conditions`); taken again from the start, with other noise, when it ends.
+        weights: Of `handhold train handbooster-small` (or -diffusion) or `handhold weights import
+            handbooster`.
+        out: Folder for the shards and `sheet.png`.
+        count: Photos in all.
+        seed: The series. Photo i of a series is always the same.
+        shard_size: Photos in one shard.
+        device: Where to compute: cpu, cuda, mps.
+        threads: Processor threads (default: PyTorch's choice).
+        sheet: Draw the first photos beside their conditions on one picture.
+        config: How photos are made.
+    """
+    import torch
+    from rich.progress import Progress
+
+    from handhold.models.handbooster.weights import load_denoiser
+    from handhold.synthesis.diffusion.images import beside, open_conditions, write_images
+    from handhold.synthesis.shards import read_shards
+
+    if threads:
+        torch.set_num_threads(threads)
+    network = load_denoiser(weights).to(device)
+    samples = open_conditions(data)
+    out.mkdir(parents=True, exist_ok=True)
+    with Progress() as progress:
+        bar = progress.add_task("making photos", total=count)
+        for done in write_images(
+            network, samples, out, count, config, seed=seed, shard_size=shard_size
+        ):
+            progress.update(bar, completed=done)
+    if sheet:
+        first = zip(read_shards(out), range(24), strict=False)
+        rows = [beside(samples[number % len(samples)], made) for made, number in first]
+        _write_lines(out, rows)
+    print(f"{count} photos in {out}")
+
+
+COMMANDS = {"scenes": scenes, "grasps": grasps, "conditions": conditions, "images": images}

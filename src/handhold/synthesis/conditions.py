@@ -138,7 +138,7 @@ def render_maps(hand: RenderMesh, objects: Sequence[RenderMesh], camera: Camera)
         facing = (points.normals if number == 0 else points.facets)[:, part]
         normal[pixels] = np.rint(127.5 * (facing.T * (1, -1, -1) + 1))
         if number == 0:
-            albedo = np.tile(np.float32(HAND_COLOUR), (len(pixels), 1))
+            albedo = np.tile(np.asarray(HAND_COLOUR, np.float32), (len(pixels), 1))
         else:
             surface = points.surface(scene, group, pixels, focal)
             albedo = surface.mesh.material.evaluate(surface).albedo

@@ -27,6 +27,7 @@ from handhold.render.raycast import Hits, RenderMesh, Scene3D, cast, visible
 from handhold.render.shade import render
 from handhold.scene import Camera, Hand, RigidObject, Sample, Side
 from handhold.synthesis.backgrounds import made_up_background, photo_background
+from handhold.synthesis.conditions import hand_mesh, render_maps
 from handhold.synthesis.holding import hold, near_miss
 from handhold.synthesis.placement import View, occluder_pose, random_orientation, random_view
 from handhold.synthesis.props import Prop, pick_prop
@@ -72,6 +73,8 @@ class SceneConfig:
     """Folder with the official MANO files; without it the free hand is drawn."""
     paired: bool = False
     """Also render each holding scene without its object (UniHOPE's paired training)."""
+    conditions: bool = False
+    """Also render HandBooster's conditions of the first hand and its object."""
     sensor: float = 1.0
     """Strength of the camera's faults (blur, noise, colour cast, JPEG); 0 is clean."""
     edge_rays: int = 4
@@ -268,6 +271,12 @@ def _photograph(
             hands.append(hand)
         number += len(actor.meshes)
     labelled = bool(hands) and hands[0].joints is not None
+    maps: dict[str, Any] = {}
+    if config.conditions and labelled and _hand_label(first, 0, scene, hits, camera) is not None:
+        body = hand_mesh(hands[0], _hand_models(config.mano)[first.side])
+        held = [] if object_number is None else [scene.meshes[object_number]]
+        found = render_maps(body, held, camera)
+        maps = {"texture_map": found.texture, "normal_map": found.normal}
     return Sample(
         key=key,
         image=developed(picture.image),
@@ -279,6 +288,7 @@ def _photograph(
         object_mask=hits.visible_mask(object_number) if object_number is not None else None,
         depth=hits.depth.astype(np.float32),
         bare_image=bare,
+        **maps,
     )
 
 

@@ -4,8 +4,9 @@ One sample is a group of tar members that share a running number:
 `00000012.jpg` (image), `.bare.jpg` (the scene without its object), `.json` (names, flags, camera
 size), `.labels.safetensors` (every array of the labels, bit exact in its own dtype),
 `.hand_mask.png`, `.hand_mask_amodal.png`, `.object_mask.png` (1 bit), `.depth.png` (16 bit,
-millimetres). The same samples always give the same bytes, a shard appears under its name only when
-it is complete, and complete shards are kept when the writing is started again.
+millimetres), `.texture_map.png`, `.normal_map.png` (HandBooster's conditions). The same samples
+always give the same bytes, a shard appears under its name only when it is complete, and complete
+shards are kept when the writing is started again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from handhold.scene import Camera, Hand, RigidObject, Sample
 FORMAT = 1
 INDEX_NAME = "index.json"
 MASKS = ("hand_mask", "hand_mask_amodal", "object_mask")
-OPTIONAL = ("bare_image", *MASKS, "depth")  # what a reader may skip
+MAPS = ("texture_map", "normal_map")
+OPTIONAL = ("bare_image", *MASKS, "depth", *MAPS)  # what a reader may skip
 MEMBERS = {
     "image": "jpg",
     "bare_image": "bare.jpg",
@@ -45,6 +47,8 @@ MEMBERS = {
     "hand_mask_amodal": "hand_mask_amodal.png",
     "object_mask": "object_mask.png",
     "depth": "depth.png",
+    "texture_map": "texture_map.png",
+    "normal_map": "normal_map.png",
 }
 _KIND_OF = {suffix: kind for kind, suffix in MEMBERS.items()}
 MAX_DEPTH_MM = np.iinfo(np.uint16).max
@@ -105,6 +109,9 @@ def encode_sample(sample: Sample, *, quality: int = 94, depth: bool = True) -> d
         if (mask := getattr(sample, kind)) is not None:
             picture = mask.astype(np.uint8) * 255
             members[kind] = _encoded(".png", picture, (cv2.IMWRITE_PNG_BILEVEL, 1), sample.key)
+    for kind in MAPS:
+        if (picture := getattr(sample, kind)) is not None:
+            members[kind] = _encoded(".png", picture[..., ::-1], (), sample.key)
     if depth and sample.depth is not None:
         millimetres = np.rint(np.asarray(sample.depth, dtype=np.float64) * 1000)
         if millimetres.min() < 0 or millimetres.max() > MAX_DEPTH_MM:
@@ -143,7 +150,7 @@ def decode_sample(members: dict[str, bytes], where: str = "sample") -> Sample:
             fields["object"] = RigidObject(**_join("object", info["object"], arrays))
     except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise FileFormatError(f"{where}: labels cannot be read: {error}") from error
-    for kind in ("image", "bare_image"):
+    for kind in ("image", "bare_image", *MAPS):
         if kind in members:
             fields[kind] = _decoded(members[kind], cv2.IMREAD_COLOR_RGB, f"{where}.{kind}")
     for kind in MASKS:

@@ -39,6 +39,10 @@ def build_task(config: TrainConfig) -> Task:
         return _detector(config)
     if config.model == "hand-detr":
         return _hand_detr(config)
+    if config.model == "handbooster":
+        from handhold.training.build_diffusion import diffusion_task
+
+        return diffusion_task(config)
     from handhold.models.photo_registry import PHOTO_MODELS
     from handhold.training.build_hands import CLASSIFIER, classifier_task, hand_task
     from handhold.training.build_photos import photo_task

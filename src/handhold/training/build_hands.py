@@ -47,7 +47,8 @@ def hand_task(config: TrainConfig) -> Task:
     InputError for unknown names and fields, and for pairs with a method that has none.
     """
     if config.model not in MODELS:
-        names = ", ".join(["hand-detector", "hand-detr", *MODELS, *PHOTO_MODELS, CLASSIFIER])
+        known = ["hand-detector", "hand-detr", *MODELS, *PHOTO_MODELS, CLASSIFIER, "handbooster"]
+        names = ", ".join(known)
         raise InputError(f"TrainConfig.model: {config.model!r} cannot be trained; known: {names}")
     told: ModelEntry = MODELS[config.model]
     settings = changed(told.config(), config.network, f"{config.model}, network")

@@ -57,6 +57,7 @@ class TrainConfig:
     constant, step and cosine.
     lr_factors: beginnings of the names of parameters that learn at another rate, and the factor,
     as in {"backbone": 0.1}; of several that fit, the longest counts.
+    betas: of either optimizer.
     weight_decay: with adam on all parameters (L2), with adamw on matrices and kernels only.
 
     ema: decay of the averaged weights that are validated and exported, 0 for none. clip_norm:
@@ -92,6 +93,7 @@ class TrainConfig:
     lr_batch: int = 0
     lr_factors: dict[str, float] = field(default_factory=dict)
     optimizer: Literal["adam", "adamw"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
     warmup: int = 0
@@ -116,7 +118,7 @@ class TrainConfig:
     log_steps: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("data", "validation", "frozen", "decay_at"):
+        for name in ("data", "validation", "frozen", "decay_at", "betas"):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple([value] if isinstance(value, str) else value))
         if not self.data:
@@ -142,6 +144,8 @@ class TrainConfig:
                     f"TrainConfig.lr_factors: expected a positive number for {name!r}, "
                     f"found {factor!r}"
                 )
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"TrainConfig.betas: expected two of 0..1, found {self.betas}")
         if not (0 <= self.ema < 1 and 0 <= self.final_lr <= 1):
             raise InputError("TrainConfig: expected 0 <= ema < 1 and 0 <= final_lr <= 1")
         for name in (

@@ -80,7 +80,7 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
     ]
     fused = bool(groups) and all(p.device.type == "cuda" for ps in kinds.values() for p in ps)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.peak_lr, fused=fused or None)
+    return kind(groups, lr=config.peak_lr, betas=config.betas, fused=fused or None)
 
 
 def frozen_modules(network: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:

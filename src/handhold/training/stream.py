@@ -22,7 +22,7 @@ from handhold.data.sources import FORM, SetSpec
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.scene import Sample
 from handhold.synthesis.shard_stream import ShardStream, is_address
-from handhold.synthesis.shards import ShardDataset
+from handhold.synthesis.shards import MAPS, ShardDataset
 from handhold.training.config import DEFAULT_EPOCH_ITEMS, TrainConfig
 from handhold.training.tasks import Items, Task
 
@@ -118,7 +118,13 @@ class SyntheticScenes:
     hands: list[int] | None = None
 
     def __init__(
-        self, seed: int, config: TrainConfig, part: Part = "train", count: int | None = None
+        self,
+        seed: int,
+        config: TrainConfig,
+        part: Part = "train",
+        count: int | None = None,
+        *,
+        conditions: bool = False,
     ) -> None:
         from handhold.synthesis.scenes import SceneConfig
 
@@ -130,6 +136,8 @@ class SyntheticScenes:
             mano=Path(config.mano) if config.mano else None,
             backgrounds=Path(config.backgrounds) if config.backgrounds else None,
             background_part=(0.0, BACKGROUNDS_KEPT) if train else (BACKGROUNDS_KEPT, 1.0),
+            conditions=conditions,
+            occluder=0.0 if conditions else SceneConfig.occluder,  # which no map shows
         )
 
     def __len__(self) -> int:
@@ -152,12 +160,19 @@ def _kept_scene(seed: int, number: int, config: SceneConfig) -> Sample:
     return make_scene(seed, number, config)
 
 
+def _skipped(task: Task, config: TrainConfig) -> frozenset[str]:
+    """Members of samples that this training does not look at."""
+    pairs = frozenset[str]() if config.pairs else frozenset({"bare_image"})
+    return task.skip | pairs | (frozenset() if task.conditions else frozenset(MAPS))
+
+
 def open_samples(spec: DataSpec, part: Part, task: Task, config: TrainConfig) -> SampleSet:
     """The samples of a source: those to train on, those it holds out, or all."""
-    skip = task.skip if config.pairs else task.skip | {"bare_image"}
+    skip = _skipped(task, config)
     if spec.kind == "synthetic":
         seed, _, count = spec.where.partition(":")
-        return SyntheticScenes(int(seed or 0), config, part, int(count) if count else None)
+        many = int(count) if count else None
+        return SyntheticScenes(int(seed or 0), config, part, many, conditions=task.conditions)
     if spec.kind == "photos" and spec.published is None:
         return PhotoFolder(spec.where, part)
     if spec.kind == "photos" and spec.published and spec.published.split in (None, "train"):
@@ -182,7 +197,7 @@ def open_stream(spec: DataSpec, part: Part, task: Task, config: TrainConfig) -> 
     """The shards of a source that are streamed from an address; None for other sources."""
     if spec.kind != "shards" or not is_address(spec.where):
         return None
-    skip = task.skip if config.pairs else task.skip | {"bare_image"}
+    skip = _skipped(task, config)
     return ShardStream(spec.where, part=part, per=task.per, skip=skip, seed=config.seed)
 
 

@@ -24,6 +24,7 @@ class Task:
     training step, for what changes as training goes on. measures(network, batch): sums of what
     validation reports.
     per: an item is a hand of a sample, or an image. skip: members of shards that are not needed.
+    conditions: samples need HandBooster's maps.
     save(path, network, extra): writes the weights file; extra is stored with it.
     """
 
@@ -36,3 +37,4 @@ class Task:
     prepare: Callable[[Any, Any, float], Any] | None = None
     per: Literal["hand", "image"] = "hand"
     skip: frozenset[str] = frozenset()
+    conditions: bool = False

@@ -65,8 +65,8 @@ class HandBoosterConfig:
 
     @classmethod
     def small(cls) -> HandBoosterConfig:
-        """For a processor: crops of 64 pixels, a quarter of the channels."""
-        return cls(input_size=64, width=16, embedding=64, head_width=16)
+        """For a processor: crops of 64 pixels, three levels, a quarter of the channels."""
+        return cls(input_size=64, width=16, multipliers=(1, 2, 4), embedding=64, head_width=16)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -77,10 +77,10 @@ class HandBoosterConfig:
 class StandardisedConv(nn.Conv2d):
     """A convolution whose every filter has mean 0 and variance 1 (Qiao et al. 2019)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
         weight = (self.weight - mean) * (variance + 1e-5).rsqrt()
-        return functional.conv2d(x, weight, self.bias, padding=self.padding)
+        return functional.conv2d(input, weight, self.bias, padding=self.padding)
 
 
 class ChannelNorm(nn.Module):

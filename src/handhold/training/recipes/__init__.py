@@ -45,5 +45,7 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "handos-small-stage1": handos.small_stage1,
     "handos-small-stage2": handos.small_stage2,
     "grasp-classifier": papers.grasp_classifier,
+    "handbooster-diffusion": papers.handbooster_diffusion,
+    "handbooster-small": small.handbooster_small,
     **smoke.RECIPES,
 }
