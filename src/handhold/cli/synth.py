@@ -1,4 +1,4 @@
-"""`handhold synth`: labelled scenes, the conditions of photos, photos made from conditions (here) and
+"""`handhold synth`: labelled scenes, conditions of photos, photos made from conditions (here), and
 grasps (`synth_grasps`) as shards, with pictures."""
 
 from __future__ import annotations
