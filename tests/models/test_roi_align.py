@@ -11,7 +11,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from handhold.models.nn.roi_align import EXPORTED_SAMPLES, roi_align, sampling_matrix
+from handhold.models.nn.roi_align import (
+    EXPORTED_SAMPLES,
+    roi_align,
+    sampling_matrix,
+    smoothed_roi_align,
+)
 
 SCALE = 0.25
 BOXES = torch.tensor(
@@ -112,6 +117,18 @@ def test_samples_outside_count_as_zero() -> None:
     assert weight.tolist() == [0, 1, 1, 1, 1, 1]
     beyond = sampling_matrix(torch.tensor([3.0]), torch.tensor([7.0]), 4, 4, 1).sum(dim=2)[0]
     assert beyond.tolist() == [1, 0, 0, 0]  # 3.5 is clamped, 4.5 is not
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_smoothing_the_crop_is_cropping_the_smoothed(ratio: int, bias: bool) -> None:
+    """At the map's rim, too, where the convolution reads zeros, and beyond it."""
+    torch.manual_seed(0)
+    smooth = torch.nn.Conv2d(3, 5, 3, padding=1, bias=bias).requires_grad_(False)
+    features = _features()
+    expected = roi_align(smooth(features), BOXES, 6, SCALE, ratio)
+    found = smoothed_roi_align(features, smooth, BOXES, 6, SCALE, ratio)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
 
 
 def test_every_box_has_its_own_number_of_samples() -> None:

@@ -75,6 +75,21 @@ def test_spare_layers_change_nothing_but_the_work(
         assert torch.equal(none(batch).vertices, expected)
 
 
+def test_small_crops_are_smoothed_alone(tiny: SemiHandConfig, make_batch: MakeBatch) -> None:
+    """Instead of the whole map, which `capture` still shows, and with the same result."""
+    config = dataclasses.replace(tiny, roi_size=4)
+    network, batch = _network(config).eval(), make_batch(config)
+    calls: list[Any] = []
+    network.backbone.pyramid.smooth.register_forward_hook(lambda *told: calls.append(told))
+    with torch.no_grad():
+        found = network(batch)
+        assert not calls
+        expected = network(batch, {})
+    assert len(calls) == 1
+    for name in ("vertices", "joints2d", "object_points2d", "object_confidence"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
 def test_gradients(tiny: SemiHandConfig, make_batch: MakeBatch) -> None:
     network, batch = _network(tiny).train(), make_batch(tiny)
     weights = dataclasses.replace(SemiHandLossConfig.sound(), object_class=1.0)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handhold.errors import InputError, MissingExtraError
+from handhold.inference.winograd import with_winograd
 from handhold.models.nn.fold import fold
 from handhold.scene import Batch, Prediction
 
@@ -142,11 +143,23 @@ def _openvino(file: bytes, threads: int) -> Runner:
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    network = core.compile_model(core.read_model(io.BytesIO(file)), "CPU", settings)
-    request = network.create_infer_request()
-    inputs = [item.names for item in network.inputs]  # an input may have several
+    # one hand, the usual case, has a model of its own: it is faster where all sizes are known
+    made: dict[bool, tuple[Any, list[set[str]]]] = {}
+
+    def prepared(single: bool) -> tuple[Any, list[set[str]]]:
+        network = core.read_model(io.BytesIO(file))
+        if single:
+            shapes = {item: item.get_partial_shape() for item in network.inputs}
+            network.reshape({item: [1, *list(shape)[1:]] for item, shape in shapes.items()})
+            with_winograd(network)
+        compiled = core.compile_model(network, "CPU", settings)
+        return compiled.create_infer_request(), [item.names for item in compiled.inputs]
 
     def run(given: Arrays) -> list[NDArray[Any]]:
+        single = len(next(iter(given.values()))) == 1
+        if single not in made:
+            made[single] = prepared(single)
+        request, inputs = made[single]  # an input may have several names
         found = request.infer({k: v for k, v in given.items() if any(k in n for n in inputs)})
         return [np.array(value) for value in found.values()]
 
@@ -155,6 +168,7 @@ def _openvino(file: bytes, threads: int) -> Runner:
 
 def export(network: nn.Module, batch: Batch) -> tuple[bytes, list[str]]:
     """The network as an ONNX file for batches with the fields of `batch`, and its outputs' names.
+
 
     Inputs are those fields, under their names, that the network reads; the first dimension is free.
     Outputs: the prediction's fields, entries of `features` as "features.NAME".

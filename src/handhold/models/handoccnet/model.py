@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from handhold.errors import InputError
 from handhold.geometry.rotation import axis_angle_to_matrix_manopth, matrix_to_axis_angle
 from handhold.hand.model import HandModel
+from handhold.models.nn.attention import head_tokens
 from handhold.models.nn.fpn import Pyramid
 from handhold.models.nn.hand_head import HandEncoder, HandHead
 from handhold.models.nn.mano_head import ManoHead
@@ -223,7 +224,7 @@ class TransformerLayer(nn.Module):
 
     def _tokens(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, heads, H * W, C / heads), row by row."""
-        return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
+        return head_tokens(x, self.heads)
 
     def _gate(self, query: Tensor, key: Tensor) -> Tensor:
         """Two maps (B, dim, H, W) -> (B, heads, H * W, 1): sigmoid of the sum over all keys k of

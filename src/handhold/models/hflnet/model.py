@@ -182,8 +182,12 @@ class TwoStreamBackbone(nn.Module):
         c2 = self.stage1(stem)
         c3_hand, c3_object = self.hand_stage2(c2), self.object_stage2(c2)
         c4_hand, c4_object = self.hand_stage3(c3_hand), self.object_stage3(c3_object)
-        c5_hand = self.stage4(c4_hand)
-        c5_object = self.stage4(c4_object)
+        if any(part.training for part in self.stage4.modules()):
+            c5_hand = self.stage4(c4_hand)
+            c5_object = self.stage4(c4_object)
+        else:  # the norms do not mix samples: both in one pass
+            both = self.stage4(torch.cat((c4_hand, c4_object)))
+            c5_hand, c5_object = both[: image.shape[0]], both[image.shape[0] :]
         return {
             "stem": stem,
             "c2": c2,

@@ -26,7 +26,7 @@ class MapAttention(nn.Module):
 
     def _tokens(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, heads, H * W, C / heads)."""
-        return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
+        return head_tokens(x, self.heads)
 
     def forward(self, query: Tensor, source: Tensor, read: int | None = None) -> Tensor:
         """query (B, dim, H, W), source (B, dim, H', W') -> (B, dim, H, W).
@@ -48,6 +48,14 @@ class MapAttention(nn.Module):
         else:
             tokens = tokens + self.mlp_out(hidden)
         return tokens.transpose(1, 2).unflatten(2, query.shape[-2:])
+
+
+def head_tokens(x: Tensor, heads: int) -> Tensor:
+    """(B, C, H, W) -> (B, heads, H * W, C / heads), row by row; head h owns channels [h C / heads,
+    (h + 1) C / heads)."""
+    if torch.compiler.is_compiling():  # exported: channels last, as engines fuse attention
+        return x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (heads, -1)).transpose(1, 2)
+    return x.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3)
 
 
 class TokenMapper(nn.Module):

@@ -24,7 +24,7 @@ from handhold.models.nn.hand_head import HandEncoder, HandHead
 from handhold.models.nn.mano_head import ManoHead
 from handhold.models.nn.object_heads import CropClassifier, ObjectHead
 from handhold.models.nn.resnet import BLOCKS, Stem, stage
-from handhold.models.nn.roi_align import roi_align
+from handhold.models.nn.roi_align import roi_align, smoothed_roi_align
 from handhold.models.nn.starting_weights import start_weights
 from handhold.scene import Batch, Prediction
 
@@ -107,13 +107,17 @@ class SmoothedPyramid(Pyramid):
             self.smooth_p4 = nn.Conv2d(out, out, 3, padding=1)
             self.smooth_p3 = nn.Conv2d(out, out, 3, padding=1)
 
-    def forward(self, c2: Tensor, c3: Tensor, c4: Tensor, c5: Tensor) -> Tensor:
+    def forward(
+        self, c2: Tensor, c3: Tensor, c4: Tensor, c5: Tensor, *, smoothed: bool = True
+    ) -> Tensor:
+        """P2 (B, C, H, W), before its smoothing unless `smoothed`."""
         p4 = _enlarged(self.top(c5), c4) + self.lateral1(c4)
         p3 = _enlarged(p4, c3) + self.lateral2(c3)
         if self.spare == "run" and self.smooth_p4 is not None and self.smooth_p3 is not None:
             self.smooth_p4(p4)
             self.smooth_p3(p3)
-        return self.smooth(_enlarged(p3, c2) + self.lateral3(c2))
+        p2 = _enlarged(p3, c2) + self.lateral3(c2)
+        return self.smooth(p2) if smoothed else p2
 
 
 def _enlarged(x: Tensor, like: Tensor) -> Tensor:
@@ -139,14 +143,15 @@ class Backbone(nn.Module):
         self.stage4 = make(3, out[2])
         self.pyramid = SmoothedPyramid(out, config.pyramid_width, config.spare_smoothing)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(B, 3, S, S) -> stem, c2 (stride 4), c3, c4, c5 (stride 32) and P2 (stride 4)."""
+    def forward(self, image: Tensor, *, smoothed: bool = True) -> dict[str, Tensor]:
+        """(B, 3, S, S) -> stem, c2 (stride 4), c3, c4, c5 (stride 32) and P2 (stride 4), the last
+        before its smoothing unless `smoothed`."""
         stem = self.stem(image)
         c2 = self.stage1(stem)
         c3 = self.stage2(c2)
         c4 = self.stage3(c3)
         c5 = self.stage4(c4)
-        p2 = self.pyramid(c2, c3, c4, c5)
+        p2 = self.pyramid(c2, c3, c4, c5, smoothed=smoothed)
         return {"stem": stem, "c2": c2, "c3": c3, "c4": c4, "c5": c5, "P2": p2}
 
 
@@ -185,10 +190,17 @@ class SemiHand(nn.Module):
         """
         config = self.config
         check_batch(batch, config)
-        maps = self.backbone(batch.image)
+        cells = (config.input_size // 4) ** 2
+        # where the three crops are small, P2 is smoothed in them only; same numbers, less work
+        late = not self.training and capture is None and 6 * config.roi_size**2 <= cells
+        late = late and config.spare_smoothing != "run"
+        maps = self.backbone(batch.image, smoothed=not late)
 
         def crop(box: Tensor) -> Tensor:
-            return roi_align(maps["P2"], box, config.roi_size, 0.25, config.sampling_ratio)
+            how = (box, config.roi_size, 0.25, config.sampling_ratio)
+            if late:
+                return smoothed_roi_align(maps["P2"], self.backbone.pyramid.smooth, *how)
+            return roi_align(maps["P2"], *how)
 
         shared_box, exists = intersection(batch.hand_box, batch.object_box)
         x, y, inter = crop(batch.hand_box), crop(batch.object_box), crop(shared_box)
