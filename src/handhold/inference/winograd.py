@@ -111,7 +111,7 @@ def filtering() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.fl
 
 def _polynomial(roots: Sequence[float]) -> NDArray[np.float64]:
     """Coefficients of the product of (x - root), the constant one first."""
-    return np.polynomial.polynomial.polyfromroots(roots)
+    return np.polynomial.polynomial.polyfromroots(roots).astype(np.float64)
 
 
 def line_tables(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
