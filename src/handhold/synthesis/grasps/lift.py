@@ -76,7 +76,8 @@ def _grouped(points: Array, count: int) -> list[Array]:
     if count == 1:
         return [points[ConvexHull(points).vertices]]
     centres, _ = kmeans2(points, count, iter=12, minit="++", rng=np.random.default_rng(0))
-    distance, index = KDTree(centres).query(points, k=2)
+    found: tuple[Any, Any] = KDTree(centres).query(points, k=2)
+    distance, index = found
     second = distance[:, 1] < _OVERLAP * distance[:, 0]
     pieces: list[Array] = []
     for number in range(count):
