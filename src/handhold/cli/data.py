@@ -16,6 +16,7 @@ SETS = (
     "dexycb, ho3d-v2, ho3d-v3, freihand, hint, coco-wholebody, onehand10k, obman, mow, or photos: "
     "photos of your own with a labels.json"
 )
+SHOWN = 10  # damaged files that `export` names
 Name = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help=f"Data set: {SETS}.")
 ]
@@ -178,12 +179,12 @@ def export(
     mano: Path | None = None,
     skip_missing: bool = False,
     workers: int | None = None,
-) -> None:
+) -> int:
     """Write the labels of a split in the canonical convention to one .npz file.
 
     One row a hand, in the order of the official lists; NaN, or an empty text, where the set has
-    nothing. Metres in the camera frame of OpenCV, pixels, joints wrist first, thumb to little
-    finger, base to tip:
+    nothing. What is damaged is left out and named, and the exit code is 1. Metres in the camera
+    frame of OpenCV, pixels, joints wrist first, thumb to little finger, base to tip:
 
     key, side, object_name (texts); joints (N,21,3), vertices (N,778,3), joints2d (N,21,2),
     hand_box (N,4) as x0 y0 x1 y1, intrinsics (N,3,3), object_pose (N,4,4) object to camera,
@@ -197,7 +198,8 @@ def export(
         split: Split to write (default: the one to train on); `all` takes everything,
             `handhold data check` lists the others.
         mano: Folder with the official MANO files, whose parameters the labels are. Without it the
-            free hand poses them where it can; vertices, pose and shape of others are NaN.
+            free hand poses them where it can; vertices and poses of others that the files do not
+            hold as such, but as parameters of MANO's own mesh and mean pose, are NaN.
         skip_missing: Leave out hands whose image is missing (HInt's from Ego4D), which stop it
             otherwise.
         workers: Processes for the index, where it has to be made.
@@ -209,6 +211,12 @@ def export(
     with progress_bar(f"labels of {name}/{samples.split}") as progress:
         rows = export_labels(samples, out, progress=progress)
     print(f"{rows:,} hands of {name}/{samples.split} in {out}")
+    damaged = samples.index.problems
+    if not damaged:
+        return 0
+    print(f"left out, as they are damaged ({len(damaged):,}):", *damaged[:SHOWN], sep="\n  ")
+    print(f"`handhold data check {name} {root}` lists all that is damaged")
+    return 1
 
 
 def _open(

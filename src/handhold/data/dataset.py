@@ -55,7 +55,9 @@ class Record:
 
     image: name of the image file in the official tree. grasping_10mm, grasping_50mm: the two rules
     of the literature (`data.labels`), None where the set says nothing about motion. extra: what
-    only this set has, under names that its module explains.
+    only this set has, under names that its module explains. exported: labels of the (one) hand that
+    `Hand` cannot hold, by the names of its fields, for `data export`: vertices, pose or betas of
+    another hand model than the one at hand (`IndexedSet.fits`), joints of which some are NaN.
     """
 
     key: str
@@ -67,6 +69,7 @@ class Record:
     grasping_10mm: bool | None = None
     grasping_50mm: bool | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    exported: dict[str, Any] = field(default_factory=dict)
 
 
 class IndexedSet(abc.ABC):

@@ -193,6 +193,7 @@ class DexYCB(IndexedSet):
             object=self._object(row, view, held=grasps[1]),
             grasping_10mm=grasps[0],
             grasping_50mm=grasps[1],
+            exported={"betas": betas},
             extra={
                 "depth": f"{folder}/aligned_depth_to_color_{frame:06d}.png",
                 "labels": f"{folder}/labels_{frame:06d}.npz",

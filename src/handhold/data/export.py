@@ -103,19 +103,22 @@ def _row(record: Record, hand: Hand) -> dict[str, Any]:
         joints2d = np.array(hand.joints2d, np.float64)
         if hand.joints2d_valid is not None:
             joints2d[~hand.joints2d_valid] = np.nan
+    own = record.exported
+    if joints2d is None and "joints2d" in own:
+        joints2d = own["joints2d"]
     pose: NDArray[Any] | None = None
     if record.object is not None:
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = record.object.rotation, record.object.translation
     return {
-        "joints": hand.joints,
-        "vertices": hand.vertices,
+        "joints": own.get("joints") if hand.joints is None else hand.joints,
+        "vertices": own.get("vertices") if hand.vertices is None else hand.vertices,
         "intrinsics": record.camera.intrinsics if record.camera.source in KNOWN else None,
         "joints2d": joints2d,
         "hand_box": hand.box,
         "object_pose": pose,
         "grasping_10mm": record.grasping_10mm,
         "grasping_50mm": record.grasping_50mm,
-        "mano_pose": hand.pose,
-        "betas": hand.betas,
+        "mano_pose": own.get("pose") if hand.pose is None else hand.pose,
+        "betas": own.get("betas") if hand.betas is None else hand.betas,
     }

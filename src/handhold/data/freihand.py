@@ -47,7 +47,7 @@ def index_freihand(files: Files, options: OpenOptions) -> Index:
     labels = [f"{part}_{label}.json" for part in readable for label in LABELS]
     scan = Scan(
         name="freihand",
-        version=1,
+        version=2,
         parts=tuple(readable),
         watched=(*labels, *(f"{part}/rgb" for part in readable)),
         read=read_part,
@@ -116,6 +116,7 @@ class FreiHAND(IndexedSet):
             intrinsics=np.array(row["K"], np.float64), width=SIZE, height=SIZE, source="dataset"
         )
         known: dict[str, Any] = {}
+        exported: dict[str, Any] = {}
         joints = np.array(row["xyz"])
         if np.isfinite(joints).all():
             joints2d = view.project(joints)
@@ -124,13 +125,14 @@ class FreiHAND(IndexedSet):
                 "joints2d": joints2d,
                 "joints2d_valid": np.ones(21, bool),
                 "box": box_from_points(joints2d),
-            } | self._mesh(row, joints)
+            } | self._mesh(row, joints, exported)
         version = VERSIONS[int(self.versions[number])] if part == FOLDERS[0] else None
         return Record(
             key=f"{part}/{image:08d}",
             image=f"{part}/rgb/{image:08d}.jpg",
             camera=view,
             hands=(Hand(side="right", **known),),
+            exported=exported,
             extra={
                 "entry": int(row["entry"]),
                 "version": version,
@@ -138,8 +140,11 @@ class FreiHAND(IndexedSet):
             },
         )
 
-    def _mesh(self, row: dict[str, Any], joints: NDArray[Any]) -> dict[str, Any]:
-        """Vertices, pose, betas and translation, as far as they are there and fit the hand model.
+    def _mesh(
+        self, row: dict[str, Any], joints: NDArray[Any], exported: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Vertices, pose, betas and translation, as far as they are there and fit the hand model;
+        what does not, but is known without it, goes into `exported`.
 
         The set's own root is joint 9; the translation is made from where the model has it."""
         known: dict[str, Any] = {}
@@ -147,6 +152,7 @@ class FreiHAND(IndexedSet):
         if np.isfinite(values).all():
             model = self.hand_model("right")
             given = freihand_parameters(values, np.array(row["K"], np.float64))
+            exported["betas"] = given.betas
             pose = mean_to_flat(given.pose, model.hands_mean.double().numpy())
             with torch.no_grad():
                 posed = model(torch.from_numpy(pose), torch.from_numpy(given.betas))
@@ -159,8 +165,9 @@ class FreiHAND(IndexedSet):
                     "translation": shift,
                 }
         vertices = np.array(row["verts"])
-        if np.isfinite(vertices).all() and self.fits_mesh(vertices, joints):
-            known["vertices"] = vertices
+        if np.isfinite(vertices).all():
+            fits = self.fits_mesh(vertices, joints)
+            (known if fits else exported)["vertices"] = vertices
         return known
 
     def complete(self, sample: Sample, record: Record, number: int) -> Sample:

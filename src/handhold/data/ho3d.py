@@ -125,12 +125,19 @@ class HO3D(IndexedSet):
         )
         grasps = [None if row[name] < 0 else bool(row[name]) for name in ("grasp10", "grasp50")]
         train = row["part"] == 0
-        known = self._train_hand(row) if train else self._evaluation_hand(row)
+        exported: dict[str, Any] = {}
+        make = self._train_hand if train else self._evaluation_hand
+        known = make(row, exported)
         joints, box = known.get("joints"), None
         if joints is not None:
             known["joints2d"] = view.project(joints)
             known["joints2d_valid"] = np.ones(21, bool)
             box = box_from_points(known["joints2d"])
+        else:  # the wrist alone
+            exported["joints"], exported["joints2d"] = np.full((2, 21, 3), np.nan)
+            exported["joints2d"] = exported["joints2d"][:, :2]
+            exported["joints"][0] = row["wrist"]
+            exported["joints2d"][0] = view.project(np.array(row["wrist"]))
         hand = Hand(
             side="right",
             box=box if train else np.array(row["box"], np.float64),
@@ -152,9 +159,10 @@ class HO3D(IndexedSet):
                 "segmentation": f"{folder}/seg/{frame}",
                 "grasp_rule": GRASP_RULE,
             },
+            exported=exported,
         )
 
-    def _train_hand(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _train_hand(self, row: dict[str, Any], exported: dict[str, Any]) -> dict[str, Any]:
         joints = np.array(row["joints"])
         model = self.hand_model("right")
         betas = np.array(row["betas"], np.float64)
@@ -165,6 +173,7 @@ class HO3D(IndexedSet):
         with torch.no_grad():
             posed = model(*(torch.from_numpy(x) for x in (pose, betas, translation)))
         if not self.fits(model, posed.joints.numpy(), joints):
+            exported |= {"pose": pose, "betas": betas}
             return {"joints": joints}
         return {
             "joints": joints,
@@ -174,7 +183,7 @@ class HO3D(IndexedSet):
             "translation": translation,
         }
 
-    def _evaluation_hand(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _evaluation_hand(self, row: dict[str, Any], exported: dict[str, Any]) -> dict[str, Any]:
         if self.truth is None:
             return {}
         columns, place = self.truth.columns, int(row["position"])
@@ -182,8 +191,9 @@ class HO3D(IndexedSet):
         if np.isfinite(joints).all():
             known["joints"] = joints
             vertices = np.array(columns["vertices"][place]) if "vertices" in columns else None
-            if vertices is not None and self.fits_mesh(vertices, joints):
-                known["vertices"] = vertices
+            if vertices is not None:
+                fits = self.fits_mesh(vertices, joints)
+                (known if fits else exported)["vertices"] = vertices
         return known
 
     def _object(
@@ -269,7 +279,7 @@ def _scan(files: Files, name: str, there: dict[str, list[str]]) -> Scan:
     watched += if_few(f"{f}/meta/{file}" for f in folders for file in files.list(f"{f}/meta"))
     return Scan(
         name=name,
-        version=1,
+        version=2,
         parts=(*lists, *folders),
         watched=tuple(watched),
         read=read_sequence,

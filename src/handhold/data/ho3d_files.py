@@ -132,10 +132,13 @@ def _meta(files: Files, name: str) -> dict[str, Any]:
 
 def _vector(value: Any, size: int, where: str) -> NDArray[np.float64]:
     """`size` numbers, also as one column or row."""
-    given = np.asarray(value) if isinstance(value, np.ndarray) else None
-    if given is not None and given.shape in ((size, 1), (1, size)):
-        value = given.reshape(size)
-    return checked(value, (size,), where)
+    try:
+        given = np.asarray(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return checked(value, (size,), where)  # says what is wrong with it
+    return checked(
+        given.reshape(size) if given.shape in ((size, 1), (1, size)) else given, (size,), where
+    )
 
 
 def _object_pose(found: dict[str, Any], where: str) -> NDArray[np.float64]:

@@ -16,13 +16,16 @@ from handhold.errors import FileFormatError
 from handhold.fields import checked, read_json
 
 _ROW_END = re.compile(rb"\]\s*\]")
+_FLAT_END = re.compile(rb"\]")
+_FLAT = re.compile(rb"\s*\[\s*\[[^\[]*\]")  # a list whose first row is a list of numbers
 
 
 def read_rows(
     files: Files, name: str, shape: tuple[int, int], kind: type[np.floating] = np.float64
 ) -> tuple[NDArray[np.floating], dict[int, str]]:
     """The arrays (N, *shape) of a JSON file [[[x, ...], ...], ...], and what is wrong with rows:
-    number -> words. Such a row holds NaN.
+    number -> words. Such a row holds NaN. Arrays of one row may also be written flat:
+    [[x, ...], ...].
 
     Raises MissingFileError, and FileFormatError for a file that is cut short or no such list.
     """
@@ -30,15 +33,20 @@ def read_rows(
     rows: list[NDArray[np.floating]] = []
     problems: dict[int, str] = {}
     start = 0
-    for end in (match.end() for match in _ROW_END.finditer(data)):
+    flat = shape[0] == 1 and _FLAT.match(data) is not None
+    wanted = shape[1:] if flat else shape
+    ends = (_FLAT_END if flat else _ROW_END).finditer(data)
+    for end in (match.end() for match in ends):
         label = f"{where}[{len(rows)}]"
         piece = data[start:end].lstrip()
+        if flat and piece == b"]":
+            break  # the last bracket
         if piece[:1] != (b"," if start else b"["):
             break
         start = end
         entry = read_json(piece[1:], label)  # raises: where entries end is then unknown
         try:
-            rows.append(checked(entry, shape, label).astype(kind))
+            rows.append(checked(entry, wanted, label).reshape(shape).astype(kind))
         except FileFormatError as error:
             problems[len(rows)] = str(error)
             rows.append(np.full(shape, math.nan, kind))

@@ -12,6 +12,7 @@ import io
 import math
 import pickle
 import pickletools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ MAX_DEPTH = 40
 MAX_DENSE = 2**24
 
 DTYPES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
+TEXT_DTYPE = re.compile(r"[SU]\d{1,4}")  # numpy.str_ and numpy.bytes_
 PLAIN = (bool, int, float, str, bytes, bytearray, np.generic)
 REFUSED_OPCODES = frozenset(
     ("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER", "INST", "OBJ")
@@ -134,7 +136,7 @@ class _ChSelect(_StandIn):
 
 def _make_dtype(code: Any, *_: Any) -> _Dtype:
     text = code.lstrip("<>|=") if isinstance(code, str) else ""
-    if text not in DTYPES:
+    if text not in DTYPES and not TEXT_DTYPE.fullmatch(text):
         raise _Refused(f"holds an array of type {code!r}; plain numbers were expected")
     result = _Dtype()
     result.code = text
