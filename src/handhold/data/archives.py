@@ -20,18 +20,18 @@ import numpy as np
 from handhold.atomic import replacing
 from handhold.errors import FileFormatError
 
-FORMAT = 1
+FORMAT = 2
 # offset (zip: of the member's own header), packed size, size, method (-1: a tar's, plain)
 Place: TypeAlias = tuple[int, int, int, int]
 
 
 def table_of(
-    archive: Path, own_name: Callable[[str], str | None], rule: str, folder: Path
+    archive: Path, own_names: Callable[[list[str]], list[str | None]], rule: str, folder: Path
 ) -> dict[str, Place]:
     """The members of an archive by their names in the official tree.
 
-    own_name: that name of a member, None for others; rule: what it depends on, in a text. folder:
-    of the kept tables; one that cannot be written is no error. Raises FileFormatError,
+    own_names: those names of all members, None for others; rule: what it depends on, as text.
+    folder: of the kept tables; one that cannot be written is no error. Raises FileFormatError,
     zipfile.BadZipFile, tarfile.TarError or EOFError for what is no archive.
     """
     status = archive.stat()
@@ -40,11 +40,12 @@ def table_of(
     kept = folder / "archives" / f"{name}.npz"
     found = _load(kept, stamp)
     if found is None:
-        found = {}
+        members, places = [], []
         for member, place in _members(archive):
-            own = own_name(member)
-            if own is not None:
-                found[own] = place
+            members.append(member)
+            places.append(place)
+        named = zip(own_names(members), places, strict=True)
+        found = {own: place for own, place in named if own is not None}
         _keep(kept, stamp, found)
     return found
 
@@ -93,6 +94,10 @@ def _members(archive: Path) -> Iterator[tuple[str, Place]]:
                 yield item.filename, place
         return
     with tarfile.open(archive, "r:") as packed:
+        files: dict[str, Place] = {}
         for item in packed:
             if item.isfile():
-                yield item.name, (item.offset_data, item.size, item.size, -1)
+                files[item.name] = (item.offset_data, item.size, item.size, -1)
+            elif item.islnk() and item.linkname in files:  # the same file under a second name
+                files[item.name] = files[item.linkname]
+        yield from files.items()

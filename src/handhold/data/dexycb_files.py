@@ -14,6 +14,7 @@ from handhold.data.files import Files, read_npz
 from handhold.data.index import TEXT, Part, Problem, Scan, columns_of, if_few
 from handhold.data.labels import GRASP_METRES, is_grasped
 from handhold.data.object_points import ObjectPoints
+from handhold.data.sanity import check_hand, check_rotation
 from handhold.errors import FileFormatError, HandholdError, MissingFileError
 from handhold.fields import checked, field, mapping
 from handhold.geometry.crop import sanitise_xywh
@@ -29,6 +30,7 @@ CAMERAS = (
     "932122060861", "932122061900", "932122062010",
 )  # fmt: skip
 WIDTH, HEIGHT = 640, 480
+LONGEST = 100_000  # frames of a sequence; official ones have below a hundred
 SEQUENCES, GROUP = 100, 5  # of a subject; of those the ones with the same object
 GRASPED = tuple(i for i in range(1, 22) if i != 19)  # class ids, in the order of the sequences
 
@@ -89,6 +91,14 @@ def _grasped(meta: dict[str, Any], where: str) -> tuple[int, int]:
     return place, things[place]
 
 
+def _only(meta: dict[str, Any], name: str, where: str) -> str:
+    """The text in a list of one; FileFormatError."""
+    found = field(meta, name, where, list)
+    if len(found) != 1 or not isinstance(found[0], str):
+        raise FileFormatError(f"{where}: {name}: expected a list of one text, found {found!r:.60}")
+    return found[0]
+
+
 def scan_of(files: Files, options: OpenOptions) -> Scan:
     parts: list[str] = []
     watched: list[str] = []
@@ -112,7 +122,7 @@ def scan_of(files: Files, options: OpenOptions) -> Scan:
             f"{SUBJECTS[0]}"
         )
     return Scan(
-        name="dexycb", version=2, parts=tuple(parts), watched=tuple(watched), read=read_sequence
+        name="dexycb", version=3, parts=tuple(parts), watched=tuple(watched), read=read_sequence
     )
 
 
@@ -143,16 +153,18 @@ def read_sequence(files: Files, key: str) -> Part:
     meta_name = f"{folder}/meta.yml"
     where = files.place(meta_name)
     meta = _yaml(files, meta_name)
-    frames = int(field(meta, "num_frames", where))
+    frames = field(meta, "num_frames", where, int)
+    if not 0 <= frames <= LONGEST:
+        raise FileFormatError(f"{where}: num_frames: expected 0 to {LONGEST}, found {frames}")
     rows: list[dict[str, Any]] = []
     part = Part(columns={}, dropped={})
     if frames:
         grasped, thing = _grasped(meta, where)
         things = len(meta["ycb_ids"])
-        side = field(meta, "mano_sides", where)[0]
+        side = _only(meta, "mano_sides", where)
         if side not in ("left", "right"):
             raise FileFormatError(f"{where}: mano_sides: expected left or right, found {side!r}")
-        calibration = f"calibration/mano_{field(meta, 'mano_calib', where)[0]}/mano.yml"
+        calibration = f"calibration/mano_{_only(meta, 'mano_calib', where)}/mano.yml"
         betas = checked(
             field(_yaml(files, calibration), "betas", files.place(calibration)),
             (10,),
@@ -169,6 +181,7 @@ def read_sequence(files: Files, key: str) -> Part:
                 name = f"{folder}/{camera}/labels_{frame:06d}.npz"
                 try:
                     label = _read_label(files, name, things, grasped)
+                    first = label["object_pose"] if frame == 0 else first
                     image = f"color_{frame:06d}.jpg"
                     if image not in there:
                         raise MissingFileError(
@@ -178,7 +191,6 @@ def read_sequence(files: Files, key: str) -> Part:
                     part.problems.append(Problem(file=name, what=str(error)))
                     continue
                 pose = label["object_pose"]
-                first = pose if frame == 0 else first
                 grasps = (-1, -1)
                 if first is not None and first.any() and pose.any():
                     grasps = tuple(int(is_grasped(first, pose, rule)) for rule in GRASP_METRES)
@@ -225,7 +237,11 @@ def _read_label(files: Files, name: str, things: int, grasped: int) -> dict[str,
     poses = checked(found["pose_y"], (things, 3, 4), f"{where}: pose_y")
     labelled = bool((joints != -1).any() and (joints2d != -1).any() and pose_m.any())
     boxed = False
+    pose = poses[grasped]
+    if pose.any():
+        check_rotation(pose[:, :3], f"{where}: pose_y[{grasped}]")
     if labelled:
+        check_hand(joints, f"{where}: joint_3d")
         low, high = joints2d.min(0), joints2d.max(0)
         side = 1.5 * (high - low)
         box = np.concatenate([(low + high) / 2 - side / 2, side])
@@ -234,7 +250,7 @@ def _read_label(files: Files, name: str, things: int, grasped: int) -> dict[str,
         "pose_m": pose_m,
         "joints": joints,
         "joints2d": joints2d,
-        "object_pose": poses[grasped],
+        "object_pose": pose,
         "labelled": labelled,
         "boxed": boxed,
     }

@@ -30,6 +30,7 @@ from handhold.errors import FileFormatError, MissingFileError
 ARCHIVES = (".zip", ".tar")
 SQUEEZED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 DEEPEST = 3  # folders between the given place and the data set's own tree, at most
+MAC_EXTRAS = "__MACOSX"  # folder that macOS adds to a zip
 LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
 END_BYTES = 64  # of an image hold its ending
 ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
@@ -176,17 +177,30 @@ class Files:
     def _is_top(self, name: str) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.tops)
 
-    def _own_name(self, member: str) -> str | None:
-        """A member's name in the official tree: without the folders above its top."""
-        parts = [part for part in member.split("/") if part not in ("", ".")]
-        for start, part in enumerate(parts[: DEEPEST + 1]):
-            if self._is_top(part):
-                return "/".join(parts[start:])
-        return None
+    def _own_names(self, members: list[str]) -> list[str | None]:
+        """The members' names in the official tree: without the folders above its top. What lies
+        beside a top belongs to the tree, too."""
+        split = [[x for x in member.split("/") if x not in ("", ".")] for member in members]
+        tops: dict[tuple[str, ...], None] = {}
+        starts: list[int | None] = []
+        for parts in split:
+            places = range(0 if parts[:1] == [MAC_EXTRAS] else len(parts[: DEEPEST + 1]))
+            start = next((place for place in places if self._is_top(parts[place])), None)
+            starts.append(start)
+            if start is not None:
+                tops[tuple(parts[:start])] = None
+        for number, parts in enumerate(split):
+            if starts[number] is None and parts[:1] != [MAC_EXTRAS]:
+                above = (tuple(parts[:n]) for n in range(min(DEEPEST + 1, len(parts))))
+                starts[number] = next((len(folder) for folder in above if folder in tops), None)
+        return [
+            None if start is None else "/".join(parts[start:])
+            for parts, start in zip(split, starts, strict=True)
+        ]
 
     def _table(self, number: int, archive: Path) -> dict[str, tuple[int, Place]]:
         try:
-            found = table_of(archive, self._own_name, f"{DEEPEST} {self.tops}", self._cache)
+            found = table_of(archive, self._own_names, f"{DEEPEST} {self.tops}", self._cache)
             return {name: (number, place) for name, place in found.items()}
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
             if archive.name.endswith(SQUEEZED):

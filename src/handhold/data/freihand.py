@@ -20,6 +20,7 @@ from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
 from handhold.data.index import Index, Part, Problem, Scan, chosen_rows
 from handhold.data.json_rows import read_numbers, read_rows
+from handhold.data.sanity import LARGEST_HAND
 from handhold.errors import FileFormatError, MissingFileError
 from handhold.geometry.boxes import box_from_points
 from handhold.hand.convention import FREIHAND_ROOT, freihand_parameters, mean_to_flat
@@ -253,7 +254,8 @@ def _nonsense(label: str, values: NDArray[Any], where: str, known: set[int]) -> 
         fine = (values[:, 0, 0] > 0) & (values[:, 1, 1] > 0) & (values[:, 2] == (0, 0, 1)).all(1)
         told = "expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"
     elif label == "xyz":
-        fine, told = (values[:, :, 2] > 0).all(1), "expected joints before the camera, z > 0"
+        fine = (values[:, :, 2] > 0).all(1) & (np.ptp(values, axis=1).max(1) <= LARGEST_HAND)
+        told = "expected joints before the camera, z > 0, of a hand below a metre"
     elif label == "mano":
         fine, told = values[:, 0, 60] > 0, "expected a positive scale as the last number"
     else:

@@ -17,6 +17,7 @@ from handhold.data.files import Files
 from handhold.data.index import TEXT, Part, Problem, columns_of
 from handhold.data.json_rows import read_rows
 from handhold.data.labels import GRASP_METRES, is_grasped
+from handhold.data.sanity import check_hand
 from handhold.errors import FileFormatError, HandholdError, InputError, MissingFileError
 from handhold.fields import checked, field, mapping
 from handhold.hand.convention import OPENGL_OPENCV, opengl_to_opencv, reorder
@@ -189,6 +190,8 @@ def _read_meta(files: Files, name: str, part: str) -> dict[str, Any] | None:
         raise FileFormatError(
             f"{where}: handJoints3D: expected negative z (OpenGL's camera), found joints behind it"
         )
+    if part == "train":
+        check_hand(joints, f"{where}: handJoints3D")
     object_pose = _object_pose(found, where)
     thing = _class(found, where) if np.isfinite(object_pose).all() else 0
     corners = found.get("objCorners3DRest")

@@ -22,6 +22,7 @@ from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files, image_size, plain_name
 from handhold.data.index import TEXT, Index, Part, Problem, Scan, columns_of
 from handhold.data.object_points import read_points
+from handhold.data.sanity import check_rotation
 from handhold.errors import FileFormatError, HandholdError
 from handhold.fields import checked, field, read_json
 from handhold.geometry.boxes import box_from_points
@@ -209,9 +210,7 @@ def _read_entry(entry: Any, where: str) -> dict[str, Any]:
         if row[name][0] <= 0:
             raise FileFormatError(f"{where}.{name}: expected a positive scale: {row[name][0]}")
     for name in ("hand_R", "R"):
-        turn = row[name].reshape(3, 3)
-        if np.abs(turn @ turn.T - np.eye(3)).max() > 0.01 or np.linalg.det(turn) < 0:
-            raise FileFormatError(f"{where}.{name}: expected a rotation, found {turn.tolist()}")
+        check_rotation(row[name].reshape(3, 3), f"{where}.{name}")
     for name, told in (("object", "obj_name"), ("url", "obj_url")):
         row[name] = entry.get(told) or ""
         if not isinstance(row[name], str):

@@ -19,6 +19,7 @@ from handhold.data.coco import missing_images
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
 from handhold.data.index import Index, Part, Problem, Scan, chosen_rows, if_few
+from handhold.data.sanity import check_hand
 from handhold.errors import FileFormatError, HandholdError, MissingFileError
 from handhold.fields import checked, field, mapping
 from handhold.geometry.boxes import box_from_points
@@ -219,6 +220,7 @@ def read_meta(files: Files, name: str) -> dict[str, Any]:
     }  # fmt: skip
     for name, shape in shapes.items():
         meta[name] = checked(field(meta, name, where), shape, f"{where}: {name}")
+    check_hand(opengl_to_opencv(meta["coords_3d"]), f"{where}: coords_3d (y and z negated)")
     for name in ("side", "sample_id"):
         text = field(meta, name, where)
         meta[name] = text.decode("latin1") if isinstance(text, bytes) else text

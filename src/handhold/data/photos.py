@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from handhold.data.sanity import LARGEST_HAND
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.fields import field, numbers, read_json
 from handhold.geometry.camera import intrinsics_from_35mm, intrinsics_from_fov
@@ -34,7 +35,6 @@ from handhold.scene import NUM_JOINTS, Camera, FloatArray, Hand, Sample
 
 LABELS_NAME = "labels.json"
 FARTHEST = 0.5  # of a hand's size: how far 3D joints may project from the 2D ones, on average
-LARGEST_HAND = 1.0  # metres; a larger one is given in other units
 DEFAULT_FOV_DEG = 60.0  # across the diagonal: an ordinary phone or webcam
 Part = Literal["all", "train", "held_out"]
 
