@@ -14,7 +14,7 @@ from torch import Tensor
 
 from handhold.errors import InputError
 from handhold.geometry.rotation import axis_angle_to_matrix_manopth
-from handhold.models.nn.hope_losses import known_pose, masked_mean, need
+from handhold.models.nn.hope_losses import known_pose, mapped_pixels, masked_mean, need
 from handhold.scene import Batch, Prediction
 
 MM = 1000.0
@@ -110,8 +110,12 @@ def terms(prediction: Prediction, batch: Batch, config: HOISDFLossConfig) -> dic
 def distance_terms(
     prediction: Prediction, batch: Batch, config: HOISDFLossConfig
 ) -> dict[str, Tensor]:
-    """hand_sdf, object_sdf. A hand without pose, an image without object has no distances."""
+    """hand_sdf, object_sdf. A hand without pose or place, an image without object has none, nor
+    has an object beside such a hand."""
     known = {"hand": known_pose(batch), "object": known_object(batch)}
+    drawn = getattr(batch, "has_sdf", None)
+    if drawn is not None:
+        known = {target: rows & drawn.bool() for target, rows in known.items()}
     result = {}
     for target in ("hand", "object"):
         truth = getattr(batch, f"{target}_sdf", None)
@@ -135,7 +139,7 @@ def map_terms(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
             valid = torch.ones_like(batch.joints2d[..., 0], dtype=torch.bool)
         ratio = found.shape[-1] / batch.image.shape[-1]
         target = heatmap_target(batch.joints2d.float() * ratio, valid, found.shape[-1])
-        result["heatmap"] = masked_mean((found - target) ** 2, valid.bool().any(dim=1))
+        result["heatmap"] = masked_mean((found - target) ** 2, mapped_pixels(target, valid.bool()))
     known = getattr(batch, "has_pixels", None)
     if known is None:
         known = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)

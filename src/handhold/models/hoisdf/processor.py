@@ -199,6 +199,7 @@ class HoisdfProcessor(HopeProcessor):
         surfaces = None
         if vertices is not None:
             surfaces = self._surfaces(vertices, thing, mesh, view.angle, item.mirrored)
+        found["has_sdf"] = surfaces is not None
         return found | self._points(surfaces, thing is not None, found, rng)
 
     def _estimated_root(self, hand_box: Array, intrinsics: Array) -> Array:

@@ -16,7 +16,7 @@ from torch import Tensor
 from handhold.errors import InputError
 from handhold.hand.convention import reorder
 from handhold.models.keypoint_transformer.batch import ORDER, KeypointBatch
-from handhold.models.nn.hope_losses import known_pose, masked_mean, need
+from handhold.models.nn.hope_losses import known_pose, mapped_pixels, masked_mean, need
 from handhold.scene import Batch, Prediction
 
 MM = 1000.0
@@ -153,13 +153,13 @@ def heat_target(joints2d: Tensor, valid: Tensor, size: int, sigma: float) -> Ten
 def map_terms(
     prediction: Prediction, batch: Batch, labels: _Labels, config: KeypointTransformerLossConfig
 ) -> dict[str, Tensor]:
-    """heatmap, object_map: mean squared errors over the pixels, maps from 0 to 255."""
+    """heatmap, object_map: mean squared errors over the known pixels, maps from 0 to 255."""
     heat = prediction.features["heatmap"].float()
     valid = labels.valid
     if batch.joints2d_valid is not None:  # also where there was no key point
         valid = reorder(batch.joints2d_valid[..., None], "canonical", ORDER)[..., 0].bool()
     target = heat_target(labels.joints2d, valid, heat.shape[-1], config.heat_sigma)
-    terms = {"heatmap": masked_mean((heat - target) ** 2, valid.any(dim=1))}
+    terms = {"heatmap": masked_mean((heat - target) ** 2, mapped_pixels(target, valid))}
     if isinstance(batch, KeypointBatch) and batch.object_map is not None:
         found = prediction.features["object_map"].float()
         label = batch.object_map
@@ -169,8 +169,9 @@ def map_terms(
 
 def token_targets(prediction: Prediction, batch: Batch, labels: _Labels, reach: float) -> Tensor:
     """The class (B, N) each token shall get: the joint within reach (of several the one nearest to
-    the camera), else none; an object's token on the object: object, else none. -1 where there is no
-    key point, or one of the object where nobody knows the object."""
+    the camera, or without 3D labels to the token), else none; an object's token on the object:
+    object, else none. -1 where there is no key point, where an unlabelled joint may be, and on one
+    of the object where nobody knows the object."""
     features = prediction.features
     xy, kind = features["tokens_xy"].float(), features["tokens_label"]
     last = features["token_logits"].shape[-1] - 1
@@ -179,8 +180,10 @@ def token_targets(prediction: Prediction, batch: Batch, labels: _Labels, reach: 
         xy, labels.joints2d, compute_mode="donot_use_mm_for_euclid_dist"
     )  # (B, N, 21)
     near = (away <= reach) & labels.valid[:, None]
-    depth = torch.where(near, labels.joints[:, None, :, 2], torch.inf)
-    joint = torch.where(near.any(dim=2), depth.argmin(dim=2) + 1, 0)
+    depth = torch.where(labels.known[:, None, None], labels.joints[:, None, :, 2], away)
+    depth = torch.where(near, depth, torch.inf)
+    none = torch.where(labels.valid.all(dim=1), 0, -1)[:, None]
+    joint = torch.where(near.any(dim=2), depth.argmin(dim=2) + 1, none)
     on_object = torch.full_like(joint, -1)
     if isinstance(batch, KeypointBatch) and batch.object_map is not None:
         size = batch.object_map.shape[-1]

@@ -46,6 +46,15 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, 0.0).sum() / count.clamp_min(1)
 
 
+def mapped_pixels(bells: Tensor, valid: Tensor) -> Tensor:
+    """(B, H, W) bool: where a heat map of all joints at once is known.
+
+    bells (B, H, W): those of the labelled joints, valid (B, J), 255 high. Everywhere if all joints
+    are labelled; else only on the bells, as an unlabelled joint may be anywhere beside them.
+    """
+    return valid.all(dim=1)[:, None, None] | (bells > 1.0)
+
+
 def known_pose(batch: Batch) -> Tensor:
     """(B,) bool: the 3D pose is labelled; all when the batch does not say."""
     if batch.has_pose is None:
@@ -89,9 +98,11 @@ def in_box(points: Tensor, box: Tensor) -> Tensor:
 
 
 def labelled_object(batch: Batch) -> Tensor:
-    """(B,) bool: the control points are labelled (the processor leaves zeros otherwise)."""
+    """(B,) bool: the control points are labelled (the processor leaves zeros otherwise), and so is
+    where the object is visible (-1 otherwise)."""
     points = need("batch.object_points2d", batch.object_points2d)
-    return (points != 0).flatten(1).any(dim=1)
+    mask = need("batch.object_mask", batch.object_mask)
+    return (points != 0).flatten(1).any(dim=1) & (mask >= 0).flatten(1).all(dim=1)
 
 
 def object_terms(prediction: Prediction, batch: Batch, chosen: Tensor) -> dict[str, Tensor]:

@@ -369,8 +369,8 @@ class HopeProcessor:
         if item.object_points is not None:
             points = boxes.apply_map(view.affine, item.object_points)
             label = self.object_classes.get(name or "", -1)
-            if sample.object_mask is not None:
-                mask = self._mask(sample.object_mask, item, view)
+            seen = sample.object_mask
+            mask = mask - 1 if seen is None else self._mask(seen, item, view)
         return {"object_points2d": points, "object_mask": mask, "object_class": label}
 
     def _mask(self, mask: NDArray[np.bool_], item: Item, view: View) -> NDArray[np.float32]:

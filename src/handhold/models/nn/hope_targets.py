@@ -114,7 +114,7 @@ def hand_targets(
         "has_pose": known,
         "grasping": bool(hand.grasping),
         "has_grasping": hand.grasping is not None,
-        "visibility": 1.0 if hand.visibility is None else hand.visibility,
+        "visibility": np.nan if hand.visibility is None else hand.visibility,
     }
 
 

@@ -85,6 +85,8 @@ def loss(
     terms = {"joints2d": masked_mean(_distance(found2d, target2d, seen), valid.any(dim=1))}
     if config.joints > 0 or config.vertices > 0:
         known, origin = known_pose(batch), _origin(batch, config)
+        if config.origin == "camera_wrist":  # its place may be unknown: all zeros then
+            known = known & (origin != 0).flatten(1).any(dim=1)
         for name in ("joints", "vertices"):
             found = need(f"prediction.features[{name!r}]", prediction.features.get(name)).float()
             target = need(f"batch.{name}", getattr(batch, name)).float() - origin

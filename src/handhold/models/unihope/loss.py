@@ -81,11 +81,10 @@ def loss(
     terms |= weighted({"switch": masked_mean(switch, known)}, config)
     occlusion_logits = prediction.features.get("occlusion_logits")
     if occlusion_logits is not None:
-        hidden = need("batch.visibility", batch.visibility) <= config.occlusion_threshold
+        visible = need("batch.visibility", batch.visibility)
+        hidden = visible <= config.occlusion_threshold
         occlusion = F.cross_entropy(occlusion_logits.float(), hidden.long(), reduction="none")
-        # without a 3D pose nobody knows how much of the hand is hidden
-        sure = known if batch.has_pose is None else known & batch.has_pose.bool()
-        terms |= weighted({"occlusion": masked_mean(occlusion, sure)}, config)
+        terms |= weighted({"occlusion": masked_mean(occlusion, ~visible.isnan())}, config)
     if config.enhancement:
         if second is None:
             raise InputError("loss: enhancement needs pairs (second), found None")
