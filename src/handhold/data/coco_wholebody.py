@@ -175,6 +175,7 @@ ENTRY = DatasetEntry(
     test="val",
     index=index_coco_wholebody,
     select=select_coco_wholebody,
+    labels=("side",),
     published={},
     missing=missing,
 )

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from handhold.data.occlusion import Renderer
 
 MISSING_IMAGES = "missing_images"  # in `skip`: leave out hands whose image is not there
+# labels that some sets lack, and how to call them
+LABELS = {
+    "side": "left or right",
+    "pose": "the hand's 3D pose",
+    "object": "pose and outline of a known object",
+    "grasp": "whether the hand grasps",
+    "bare": "second images without the object",
+}
 AGREEMENT = 0.005  # metres between labelled joints and those of the hand model
 
 
@@ -214,8 +222,9 @@ class DatasetEntry:
 
     tops: patterns of the top of its official tree. splits: their names; train, test: the ones taken
     where none is named. index: of all that is there. select: a split of that index; where a set
-    refuses samples without an image, MISSING_IMAGES in `options.skip` leaves them out. published:
-    split -> (samples, where that is printed). missing: `missing(files)` -> what of a complete
+    refuses samples without an image, MISSING_IMAGES in `options.skip` leaves them out. labels: of
+    LABELS, those that a training can learn from beside 2D joints. published: split -> (samples,
+    where that is printed). missing: `missing(files)` -> what of a complete
     download is not there, in words.
     """
 
@@ -227,6 +236,7 @@ class DatasetEntry:
     test: str
     index: Callable[[Files, OpenOptions], Index]
     select: Callable[[Files, Index, str, OpenOptions], IndexedSet]
+    labels: tuple[str, ...]
     published: dict[str, tuple[int, str]]
     missing: Callable[[Files], list[str]]
 

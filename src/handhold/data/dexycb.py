@@ -268,6 +268,7 @@ ENTRY = DatasetEntry(
     test="s0-test",
     index=index_dexycb,
     select=select_dexycb,
+    labels=("side", "pose", "object", "grasp"),
     published=PUBLISHED,
     missing=missing,
 )

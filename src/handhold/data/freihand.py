@@ -324,6 +324,7 @@ ENTRY = DatasetEntry(
     test="evaluation",
     index=index_freihand,
     select=select_freihand,
+    labels=("side", "pose"),
     published=PUBLISHED,
     missing=missing,
 )

@@ -257,6 +257,7 @@ ENTRY = DatasetEntry(
     test="test",
     index=index_hint,
     select=select_hint,
+    labels=("side",),
     published={name: (hands, "the release's file count") for name, (_, hands) in FOLDERS.items()}
     | {"train": (24_098, "the release's file count")},
     missing=missing,

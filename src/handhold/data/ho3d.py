@@ -346,6 +346,7 @@ def _entry(version: str) -> DatasetEntry:
         test="evaluation",
         index=functools.partial(index_ho3d, version=version),
         select=functools.partial(select_ho3d, version=version),
+        labels=("side", "pose", "object", "grasp"),
         published=PUBLISHED[version],
         missing=functools.partial(missing, version=version),
     )

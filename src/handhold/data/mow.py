@@ -238,6 +238,7 @@ ENTRY = DatasetEntry(
     test="all",
     index=index_mow,
     select=select_mow,
+    labels=("side", "pose"),
     published={"all": (ENTRIES, "the published poses.json")},
     missing=missing,
 )

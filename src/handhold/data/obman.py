@@ -258,6 +258,7 @@ ENTRY = DatasetEntry(
     test="test",
     index=index_obman,
     select=select_obman,
+    labels=("side",),
     published={
         part: (count, "the count generally given (not checked against the files)")
         for part, count in PARTS.items()

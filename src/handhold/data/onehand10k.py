@@ -157,6 +157,7 @@ ENTRY = DatasetEntry(
     test="test",
     index=index_onehand10k,
     select=select_onehand10k,
+    labels=(),
     published={part: (count, _SOURCE) for part, count in IMAGES.items()},
     missing=missing,
 )

@@ -230,6 +230,7 @@ ENTRY = DatasetEntry(
     test="held_out",
     index=index_photos,
     select=select_photos,
+    labels=("side", "grasp"),
     published={},
     missing=missing,
 )

@@ -33,6 +33,11 @@ def entry(name: str) -> DatasetEntry:
     return getattr(importlib.import_module(module), attribute or "ENTRY")
 
 
+def with_label(label: str) -> list[str]:
+    """The sets that have a label of `dataset.LABELS`."""
+    return [name for name in DATASETS if label in entry(name).labels]
+
+
 def open_dataset(
     name: str,
     root: str | Path,

@@ -33,6 +33,7 @@ class ModelEntry:
     of the authors' checkpoint; imported: what a network of that configuration eats, None: what
     `processor` says. prepare: (network, batch, epoch) -> the batch of a training step, for what
     changes as training goes on. unused_labels: members of shards that its processor does not read.
+    uses: labels of `data.dataset.LABELS` that its loss reads beside the 2D joints.
     """
 
     summary: str
@@ -54,6 +55,7 @@ class ModelEntry:
     imported: Callable[[Any], Any] | None = None
     prepare: Callable[[Any, Batch, float], Batch] | None = None
     unused_labels: frozenset[str] = frozenset({"hand_mask", "hand_mask_amodal", "depth"})
+    uses: tuple[str, ...] = ("pose",)
 
 
 @dataclass(frozen=True, kw_only=True)

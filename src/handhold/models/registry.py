@@ -85,6 +85,7 @@ MODELS: dict[str, ModelEntry] = {
         paper_parameters=46_080_659,
         paper_gmacs=10.01,
         importer=hflnet_official.load_official,
+        uses=("pose", "object"),
     ),
     "hflnet-small": ModelEntry(
         summary="HFL-Net's structure for processors",
@@ -97,6 +98,7 @@ MODELS: dict[str, ModelEntry] = {
         loss=hflnet_loss.loss,
         loss_config=hflnet_loss.HFLNetLossConfig.small,
         parameters=4_774_840,
+        uses=("pose", "object"),
     ),
     "unihope": ModelEntry(
         summary="hands with and without object: HFL-Net with an object switch; ResNet-50",
@@ -113,6 +115,7 @@ MODELS: dict[str, ModelEntry] = {
         paper_parameters=46_375_703,
         paper_gmacs=10.04,
         importer=unihope_official.load_official,
+        uses=("pose", "object", "grasp"),
     ),
     "unihope-small": ModelEntry(
         summary="UniHOPE's structure for processors, with an object classifier",
@@ -125,6 +128,7 @@ MODELS: dict[str, ModelEntry] = {
         loss=unihope_loss.loss,
         loss_config=unihope_loss.UniHOPELossConfig.small,
         parameters=5_247_054,
+        uses=("pose", "object", "grasp"),
     ),
     "semihand": ModelEntry(
         summary="hand and held object, the object attends to the hand; ResNet-50, large crops",
@@ -141,6 +145,7 @@ MODELS: dict[str, ModelEntry] = {
         paper_parameters=34_480_000,
         paper_gmacs=39.44,
         importer=semihand_official.load_official,
+        uses=("pose", "object"),
     ),
     "semihand-small": ModelEntry(
         summary="Liu et al.'s structure for processors, with an object classifier",
@@ -153,6 +158,7 @@ MODELS: dict[str, ModelEntry] = {
         loss=semihand_loss.loss,
         loss_config=semihand_loss.SemiHandLossConfig.small,
         parameters=2_714_536,
+        uses=("pose", "object"),
     ),
     "handoccnet": ModelEntry(
         summary="hands that something hides: attention from visible to hidden places; ResNet-50",
@@ -292,6 +298,7 @@ MODELS: dict[str, ModelEntry] = {
         "networks",
         importer=keypoint_official.load_official,
         unused_labels=_POINTS,
+        uses=("pose", "object"),
     ),
     "keypoint-transformer-small": ModelEntry(
         summary="Keypoint Transformer's structure for processors, one hand",
@@ -306,6 +313,7 @@ MODELS: dict[str, ModelEntry] = {
         parameters=3_841_847,
         prepare=keypoint_schedule.prepare,
         unused_labels=_POINTS,
+        uses=("pose", "object"),
     ),
     "hoisdf": ModelEntry(
         summary="hand and held object by two signed distance fields; ResNet-50; needs wrist",
@@ -322,6 +330,7 @@ MODELS: dict[str, ModelEntry] = {
         importer=hoisdf_official.load_official,
         imported=HoisdfProcessorConfig.of_weights,
         unused_labels=_POINTS,
+        uses=("pose", "object"),
     ),
     "hoisdf-small": ModelEntry(
         summary="HOISDF's structure for processors; the wrist is estimated from the box",
@@ -336,6 +345,7 @@ MODELS: dict[str, ModelEntry] = {
         parameters=1_598_888,
         prepare=hoisdf_schedule.prepare,
         unused_labels=_POINTS,
+        uses=("pose", "object"),
     ),
 }
 

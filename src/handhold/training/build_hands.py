@@ -99,6 +99,8 @@ def hand_task(config: TrainConfig) -> Task:
         save=save,
         prepare=told.prepare,
         skip=told.unused_labels,
+        needs=("side",),
+        uses=(*told.uses, "bare") if config.pairs else told.uses,
     )
 
 
@@ -131,4 +133,5 @@ def classifier_task(config: TrainConfig) -> Task:
         measures=measures,
         save=save,
         skip=ModelEntry.unused_labels,
+        needs=("side", "grasp"),
     )

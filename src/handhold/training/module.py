@@ -15,6 +15,9 @@ from handhold.training.config import TrainConfig
 from handhold.training.tasks import Task
 
 
+UNTAUGHT_STEPS = 20  # so many steps in a row may find nothing labelled
+
+
 class Ema:
     """A slowly moving average of a network's parameters and buffers.
 
@@ -126,7 +129,8 @@ class TrainingModule(lightning.LightningModule):
     returned when the run was last put away. Everything random in a step is drawn from (seed, step),
     so a continued run takes the same steps. latest: named loss terms of the last step, learning
     rate and gradient norm. Raises TrainingError, naming step and samples, when loss or gradient
-    is not finite.
+    is not finite, and after UNTAUGHT_STEPS steps (or the whole run) without any label to learn
+    from.
     """
 
     def __init__(
@@ -144,6 +148,7 @@ class TrainingModule(lightning.LightningModule):
         self.done = done
         self.latest: dict[str, Tensor] = {}
         self._keys: tuple[str, ...] = ()
+        self._untaught = 0  # steps in a row
         self._optimizer_state = None
         self.ema = Ema(self.network, config.ema) if config.ema else None
         self._frozen = frozen_modules(self.network, config.frozen)
@@ -205,6 +210,10 @@ class TrainingModule(lightning.LightningModule):
         if not torch.isfinite(terms["total"]):
             found = ", ".join(f"{name} {float(term):g}" for name, term in self.latest.items())
             raise self._failure(f"the loss is not finite ({found})")
+        self._untaught = 0 if terms["total"] != 0 else self._untaught + 1
+        if self._untaught >= min(UNTAUGHT_STEPS, self.config.total_steps(self.epoch_items)):
+            names = ", ".join(name for name in terms if name != "total")
+            raise self._failure(f"no label for {self.task.name} in the last samples ({names})")
         return terms["total"]
 
     def configure_gradient_clipping(

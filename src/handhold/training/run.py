@@ -29,7 +29,7 @@ from handhold.training.checkpoints import (
 from handhold.training.config import TrainConfig
 from handhold.training.curves import Row
 from handhold.training.module import TrainingModule
-from handhold.training.stream import BatchStream, loader
+from handhold.training.stream import BatchStream, loader, notes
 from handhold.training.tasks import Task
 
 # under these names networks keep the stages of a backbone that starts from ImageNet
@@ -108,6 +108,8 @@ def train(
         console.print(
             f"{method.name}: {size:.2f} M parameters, {total} steps of {config.batch_size}, {verb}"
         )
+        for words in notes(stream.specs, method):
+            console.print(f"note: {words}: those terms rest on other samples", highlight=False)
     del earlier
     if done < total:
         _fit(module, stream, done, total, [report, keeper], config)
@@ -161,8 +163,12 @@ def _fit(
         stream.rank = trainer.global_rank
         try:
             trainer.fit(module, loader(stream, done, total))
-        except HandholdError:
-            raise
+        except HandholdError as error:
+            words = str(error)
+            if not words.startswith("Caught "):
+                raise
+            # from a worker: PyTorch puts the traceback there before the words
+            raise type(error)(words.rpartition(f"{type(error).__name__}: ")[2].strip()) from error
         except SystemExit as error:  # Lightning's answer to a second Ctrl-C
             raise KeyboardInterrupt from error
     if module.done < total and not trainer.should_stop:

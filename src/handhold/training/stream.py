@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from handhold.data.dataset import LABELS
 from handhold.data.mixing import ENDLESS, HandItems, ImageItems, Mixture, SampleSet
 from handhold.data.photos import PhotoFolder
+from handhold.data.registry import entry, with_label
 from handhold.data.sources import FORM, SetSpec
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.scene import Sample
@@ -169,6 +171,8 @@ def _skipped(task: Task, config: TrainConfig) -> frozenset[str]:
 def open_samples(spec: DataSpec, part: Part, task: Task, config: TrainConfig) -> SampleSet:
     """The samples of a source: those to train on, those it holds out, or all."""
     skip = _skipped(task, config)
+    if spec.published is not None:
+        _check_labels(spec.published, task)
     if spec.kind == "synthetic":
         seed, _, count = spec.where.partition(":")
         many = int(count) if count else None
@@ -244,6 +248,28 @@ class Lanes:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}
+
+
+def _check_labels(spec: SetSpec, task: Task) -> None:
+    """Raise InputError for a set without a label that the method cannot do without."""
+    for label in task.needs:
+        if label not in entry(spec.name).labels:
+            raise InputError(
+                f"{spec.name}: its labels do not say {LABELS[label]}, which {task.name} needs; "
+                f"sets that do: {', '.join(with_label(label))}"
+            )
+
+
+def notes(specs: Sequence[DataSpec], task: Task) -> list[str]:
+    """Sentences about labels of a published set that the method would use and the set lacks."""
+    told = []
+    for spec in specs:
+        if spec.published is not None:
+            given = entry(spec.published.name).labels
+            lacking = [LABELS[label] for label in task.uses if label not in given]
+            if lacking:
+                told.append(f"{spec.kind} has no labels of {', of '.join(lacking)}")
+    return told
 
 
 class BatchStream(Dataset[Any]):

@@ -25,6 +25,8 @@ class Task:
     validation reports.
     per: an item is a hand of a sample, or an image. skip: members of shards that are not needed.
     conditions: samples need HandBooster's maps.
+    needs, uses: of `data.dataset.LABELS`, those without which nothing can be learnt from a sample,
+    and those whose terms it lacks without them.
     save(path, network, extra): writes the weights file; extra is stored with it.
     """
 
@@ -38,3 +40,5 @@ class Task:
     per: Literal["hand", "image"] = "hand"
     skip: frozenset[str] = frozenset()
     conditions: bool = False
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
