@@ -44,7 +44,7 @@ MINIATURES = {
 
 def write_all(top: Path) -> Path:
     """Write all of them, each into the folder of its name, OneHand10K as well."""
-    dexycb_miniature.write(top / "dexycb", subjects=(2,), cameras=2)
+    dexycb_miniature.write(top / "dexycb", subjects=(2,), cameras=1)
     for version in ("v2", "v3"):
         ho3d_miniature.write_truth(ho3d_miniature.write(top / f"ho3d-{version}", version))
     freihand_miniature.write(top / "freihand")

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from tests.e2e.sets import MINIATURES, write_all
 
 from handhold.cli.main import main
-from handhold.training import callbacks
+from handhold.evaluation import plots
+from handhold.training import curves
 
 pytestmark = pytest.mark.filterwarnings("ignore:mow. the labels are parameters")
 HOPE = ("hflnet-small", "unihope-small")
@@ -40,8 +41,9 @@ SPARSE = ("object_class", "object_translation", "object_corners")  # no class of
 def top(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDHOLD_HOME", str(tmp_path_factory.mktemp("home")))
-        # the curves have their own test and take longer than these trainings
-        patch.setattr(callbacks, "draw_curves", lambda *_, **__: None)
+        # pictures have their own tests and take longer than these trainings
+        patch.setattr(curves, "draw_curves", lambda *_, **__: None)
+        patch.setattr(plots, "plot_report", lambda _, path: path)
         yield write_all(tmp_path_factory.mktemp("sets"))
 
 
@@ -70,8 +72,8 @@ def evaluate(method: str, out: Path, data: str, protocol: str) -> dict[str, Any]
     """The sections of the report; none of its numbers is NaN."""
     weights = out / "weights.safetensors"
     words = ["eval", method, "--weights", weights, "--data", data, "--protocol", protocol]
-    assert main([str(word) for word in [*words, "--count", "2", "--out", out / "report"]]) == 0
-    report = json.loads((out / "report" / "report.json").read_text())
+    assert main([str(word) for word in [*words, "--count", "2", "--out", out, "--worst", "0"]]) == 0
+    report = json.loads((out / "report.json").read_text())
     assert report["protocol"].startswith(f"protocol {protocol}: given image")
     return report["sections"]
 
@@ -110,7 +112,7 @@ def test_other_methods_with_every_kind_of_labels(method: str, top: Path, tmp_pat
     sets = [f"{name}:{top / name}" for name in ("dexycb", "freihand")]
     found = train(method, tmp_path / "posed", *sets, more=more)
     silent = {term for term, value in terms(found).items() if value == 0}
-    assert silent <= {*SPARSE, "object_points", "object_confidence", "object_sdf"}
+    assert silent <= {*SPARSE, *PRIORS, "object_points", "object_confidence", "object_sdf"}
     assert found["dexycb/mpjpe_mm"] > 0 and found["freihand/mpjpe_mm"] > 0
     data = f"dexycb/s0-test:{top / 'dexycb'}"
     sections = evaluate(method, tmp_path / "posed", data, "dexycb/official")

@@ -30,6 +30,7 @@ LABELS = {
     "pose": "the hand's 3D pose",
     "object": "pose and outline of a known object",
     "grasp": "whether the hand grasps",
+    "visibility": "how much of the hand is hidden",
     "bare": "second images without the object",
 }
 AGREEMENT = 0.005  # metres between labelled joints and those of the hand model

@@ -115,7 +115,7 @@ MODELS: dict[str, ModelEntry] = {
         paper_parameters=46_375_703,
         paper_gmacs=10.04,
         importer=unihope_official.load_official,
-        uses=("pose", "object", "grasp"),
+        uses=("pose", "object", "grasp", "visibility"),
     ),
     "unihope-small": ModelEntry(
         summary="UniHOPE's structure for processors, with an object classifier",
