@@ -227,8 +227,9 @@ class Batch(_Tensors):
     the camera frame, joints2d (B, 21, 2) crop pixels, joints2d_valid (B, 21), has_pose (B,) bool
     (False: only 2D is known), grasping (B,) bool, has_grasping (B,) bool, visibility (B,)
     (NaN: not known), object_points2d (B, 21, 2) crop pixels, object_mask (B, R, R) in the object
-    box (-1: not known), object_class (B,) int64 (-1: none or not in the catalogue). paired: the batch of the second images of
-    UniHOPE's pairs; is_filtered (B,) bool: the pair is one image twice.
+    box (-1: not known), object_class (B,) int64 (-1: none or not in the catalogue). paired: the
+    batch of the second images of UniHOPE's pairs; is_filtered (B,) bool: the pair is one image
+    twice.
     """
 
     image: Tensor

@@ -28,11 +28,15 @@ class Mini:
 
 
 MINIATURES = {
-    "dexycb": Mini(("pose", "object", "grasp"), "s0-test", ("dexycb-s0/hflnet", "dexycb-s0/unihope")),
+    "dexycb": Mini(
+        ("pose", "object", "grasp"), "s0-test", ("dexycb-s0/hflnet", "dexycb-s0/unihope")
+    ),
     "ho3d-v2": Mini(
         ("pose", "object", "grasp"), "evaluation", ("ho3d-v2/hflnet", "ho3d-v2/unihope")
     ),
-    "ho3d-v3": Mini(("pose", "object", "grasp"), "evaluation", ("ho3d-v3/server", "ho3d-v3/server")),
+    "ho3d-v3": Mini(
+        ("pose", "object", "grasp"), "evaluation", ("ho3d-v3/server", "ho3d-v3/server")
+    ),
     "freihand": Mini(("pose",), "evaluation", ("freihand/official", "freihand/unihope")),
     "hint": Mini((), "test-newdays", ("hint/hamer", "hint/hamer")),
     "coco-wholebody": Mini((), "val", ("boxes", "boxes")),

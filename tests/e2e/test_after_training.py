@@ -110,7 +110,9 @@ def test_unihope_in_two_stages(
     weights = tmp_path / "a" / "stage2" / "weights.safetensors"
     told = ("--data", dexycb, "--protocol", "dexycb-s0/unihope", "--out", tmp_path)
     assert run("eval", "unihope", "--weights", weights, *told, "--worst", "0") == 0
-    assert json.loads((tmp_path / "report.json").read_text())["sections"]["detection"]["recall"] == 1
+    assert (
+        json.loads((tmp_path / "report.json").read_text())["sections"]["detection"]["recall"] == 1
+    )
 
 
 def test_a_pair_of_two_methods_and_the_classifier(dexycb: str, tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def test_unknown_visibility_teaches_no_occlusion(make_items: MakeItems) -> None:
     for item, taught in ((sample, True), (unknown, False)):
         batch = HopeProcessor().encode([(item, 0)])
         config = dataclasses.replace(
-            entry.loss_config(), **dict.fromkeys(("switch", "object_points", "object_confidence"), 0)
+            entry.loss_config(),
+            **dict.fromkeys(("switch", "object_points", "object_confidence"), 0),
         )
         assert config.occlusion > 0
         logits = torch.tensor([[0.3, -0.2]])

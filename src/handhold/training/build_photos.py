@@ -77,6 +77,7 @@ def photo_task(config: TrainConfig) -> Task:
         save=save,
         per="image",
         skip=frozenset(OPTIONAL),
+        uses=("pose",),
     )
 
 

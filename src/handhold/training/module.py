@@ -14,7 +14,6 @@ from handhold.errors import InputError, TrainingError
 from handhold.training.config import TrainConfig
 from handhold.training.tasks import Task
 
-
 UNTAUGHT_STEPS = 20  # so many steps in a row may find nothing labelled
 
 

@@ -23,9 +23,10 @@ class HOISDFBatch(Batch):
     Points are metres, camera axes, from their own origin: `root` for the hand's, object_center for
     the object's. Distances are metres, positive outside.
     hand_sdf_points (B, N, 3) with hand_sdf (B, N), object_sdf_points with object_sdf: supervision
-    of the distance fields; has_sdf (B,) bool: the distances are known, the object's where has_object
-    is set as well; None: where pose and object are known. hand_query_points (B, hand_points, 3), object_query_points (B,
-    object_points, 3): tokens of the pose stage; None: those of the grid nearest to the surfaces.
+    of the distance fields; has_sdf (B,) bool: the distances are known, the object's where
+    has_object is set as well; None: where pose and object are known. hand_query_points (B,
+    hand_points, 3), object_query_points (B, object_points, 3): tokens of the pose stage; None:
+    those of the grid nearest to the surfaces.
     hand_pixels, object_pixels (B, S/2, S/2): 1 where hand or object is visible in the crop;
     has_pixels (B,) bool, None: all. object_rotation (B, 3) axis-angle; object_translation (B, 3)
     metres, camera axes, from object_center; has_object (B,) bool, None: all. vote_joints (B, 21, 3)
