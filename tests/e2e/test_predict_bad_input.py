@@ -244,7 +244,7 @@ def test_boxes_from_outside(photo, tmp_path, capsys):
     assert "other.jpg" in capsys.readouterr().err
     boxes.write_text("[[1, 2")
     assert main(words) == 2
-    assert "not JSON" in capsys.readouterr().err
+    assert "not valid JSON" in capsys.readouterr().err
 
 
 def test_detector_weights_that_are_none(photo, tmp_path, capsys):
