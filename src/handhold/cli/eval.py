@@ -33,6 +33,7 @@ def evaluate(
     part: Literal["held_out", "train", "all"] = "held_out",
     weights: Path | None = None,
     detector: str = "default",
+    objects_by: str = "default",
     mano: Path | None = None,
     device: str = "cpu",
     worst: int = 12,
@@ -66,6 +67,8 @@ def evaluate(
         weights: Weights file instead of the one that ships with the package; also
             hub:OWNER/REPOSITORY/FILE.
         detector: Weights file of another hand detector.
+        objects_by: For methods that see whole photos: the method that tells grasp and object of the
+            hands found, default (unihope-small), or none.
         mano: Folder with the official MANO files.
         device: cpu, cuda, cuda:1, mps.
         worst: Samples on worst.png: of the hands that were found, those with the largest errors.
@@ -89,7 +92,14 @@ def evaluate(
     else:
         _check_truth(published, chosen)
         samples = _at_most(published, count)
-    estimator = Estimator(model, detector=detector, weights=weights, mano=mano, device=device)
+    estimator = Estimator(
+        model,
+        detector=detector,
+        weights=weights,
+        mano=mano,
+        device=device,
+        objects=objects_by,
+    )
     tolerant = source is not None and source.skip_damaged
     console = Console(stderr=True)  # the protocol is the first line of what is printed
     each = track(_each(samples, tolerant), "predicting", len(samples), console=console)

@@ -34,6 +34,9 @@ class Predict:
     hub:OWNER/REPOSITORY/FILE."""
     detector: str = "default"
     """Weights file of the hand detector, default, or none (then --boxes with sides are needed)."""
+    objects_by: str = "default"
+    """For methods that see whole photos (handos-...): the method that tells grasp and object of the
+    hands found, default (unihope-small), or none. --detector and --engine are then its."""
     mano: Path | None = None
     """Folder with MANO's files, for the real hand model instead of the free hand."""
     format: str = "all"
@@ -113,6 +116,7 @@ def run(options: Predict) -> int:
         device=options.device,
         batch_size=options.batch_size,
         engine=options.engine,
+        objects=options.objects_by,
     )
     faces = estimator.hand_faces() if {"png", "glb"} & set(formats) else {}
     hands = failed = 0

@@ -2,7 +2,8 @@
 
 Road: photo -> hands found (or given boxes) -> crops of all hands of a group of photos -> network ->
 camera frame. Whether an object takes part in a hand's crop is the detector's word, whether it is
-held is the network's.
+held is the network's. Methods that see whole photos take another road (`whole_photo`), which leaves
+this one in `Estimator._group` and meets it again in a Scene.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from handhold.inference.camera_source import Intrinsics, camera_of
 from handhold.inference.fast import Network, fast
 from handhold.inference.given_boxes import GivenBox, check_inside, parse_boxes
 from handhold.inference.images import Photo, as_photo, read_ahead
+from handhold.inference.whole_photo import MIN_SIDE, WholePhotos
 from handhold.models.detector import Detection, HandDetector, load_detector
 from handhold.scene import Batch, Camera, Hand, RigidObject, Scene
 
 if TYPE_CHECKING:
     from handhold.models.entry import LoadedModel
+    from handhold.models.photo_registry import LoadedPhotoModel
 
-MIN_SIDE = 8  # pixels: in smaller photos no hand could be told
+DEFAULT_MODEL = "unihope-small"
 GROUP_PIXELS = 30_000_000  # photos of a group together, unless one alone is larger
 Boxes = Sequence[Any] | NDArray[np.floating]
 
@@ -46,17 +49,25 @@ class Outcome:
 class Estimator:
     """Finds the hands of photos and what they hold.
 
-    model: a name of `handhold.list_models()` or a loaded model. detector: "default", a weights
-    file, a HandDetector, or "none" (then boxes must be given). mano: folder with MANO's files
-    (default: the free hand). device: as PyTorch names it. batch_size: photos run together. engine:
-    "eager", "best" or one of `handhold.inference.fast`: takes longer for the first photo and less
-    for all others. Raises WeightsError when weights are missing or do not fit, InputError for an
-    unknown device or engine, MissingExtraError when the engine's packages are missing.
+    model: a name of `handhold.list_models()` or of `models.photo_registry.PHOTO_MODELS`, or a
+    loaded model. detector: "default", a weights file, a HandDetector, or "none" (then boxes must be
+    given). mano: folder with MANO's files (default: the free hand). device: as PyTorch names it.
+    batch_size: photos run together. engine: "eager", "best" or one of `handhold.inference.fast`:
+    takes longer for the first photo and less for all others.
+
+    objects: for methods that see whole photos, which find the hands themselves: the method for
+    crops (name or loaded model) that tells grasp and object of these hands; "default" for the
+    default model where its weights came with the package, "none". detector and engine are then
+    its (the detector tells where an object may be).
+
+    Raises WeightsError when weights are missing or do not fit, InputError for an unknown device or
+    engine or for objects where the method gives them itself, MissingExtraError when the engine's
+    packages are missing.
     """
 
     def __init__(
         self,
-        model: str | LoadedModel = "unihope-small",
+        model: str | LoadedModel | LoadedPhotoModel = DEFAULT_MODEL,
         *,
         detector: str | Path | HandDetector = "default",
         weights: str | Path | None = None,
@@ -64,19 +75,27 @@ class Estimator:
         device: str = "cpu",
         batch_size: int = 16,
         engine: str = "eager",
+        objects: str | LoadedModel = "default",
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, found {batch_size}")
         self.device = _device(device)
         self.batch_size = batch_size
-        if isinstance(model, str):
-            from handhold.models.loading import load_model
-
-            model = load_model(model, weights=weights, mano=mano)
-        elif weights is not None:
+        if not isinstance(model, str) and weights is not None:
             raise InputError("weights: only usable with a model's name, not with a loaded model")
-        self.model = model
+        self.model = model = _load(model, weights, mano)
         self.mano = mano
+        self.whole: WholePhotos | None = None
+        from handhold.models.photo_registry import LoadedPhotoModel
+
+        if isinstance(model, LoadedPhotoModel):
+            told = _object_method(objects, detector, mano, device, batch_size, engine)
+            self.whole = WholePhotos(model, self.device, None if told is None else told._group)
+            self.detector = None if told is None else told.detector
+            return
+        if objects != "default":
+            raise InputError(f"objects: {model.name} tells them itself, found {objects!r}")
+        self._processor = model.processor
         self.network: Network = model.network.to(self.device).eval()
         if engine != "eager":
             self.network = fast(model.network, None if engine == "best" else engine)
@@ -189,6 +208,8 @@ class Estimator:
         cameras: Sequence[Camera],
         given: Sequence[list[GivenBox] | None],
     ) -> list[Scene]:
+        if self.whole is not None:
+            return self.whole(photos, cameras, given)
         found = self._find(photos, given)
         owners = [i for i, hands in enumerate(found) for _ in hands]
         placed = self._reconstruct(photos, cameras, found)
@@ -264,7 +285,7 @@ class Estimator:
         for photo, camera, hands in zip(photos, cameras, found, strict=True):
             if hands:
                 batches.append(
-                    self.model.processor.encode_boxes(
+                    self._processor.encode_boxes(
                         photo.image,
                         [hand.box for hand in hands],
                         [hand.side for hand in hands],
@@ -285,7 +306,7 @@ class Estimator:
             with torch.inference_mode():
                 prediction = self.network(part.to(self.device)).to("cpu")
             named = [hand.object_name for hand in flat[start : start + step]]
-            placed += self.model.processor.decode(
+            placed += self._processor.decode(
                 prediction,
                 part,
                 owners[start : start + step],
@@ -312,6 +333,49 @@ def join(batches: Sequence[Batch]) -> Batch:
         if all(isinstance(value, torch.Tensor) for value in values):
             fields[item.name] = torch.cat(values)
     return type(batches[0])(**fields)
+
+
+def _load(
+    model: str | LoadedModel | LoadedPhotoModel, weights: str | Path | None, mano: str | Path | None
+) -> LoadedModel | LoadedPhotoModel:
+    if not isinstance(model, str):
+        return model
+    from handhold.models.loading import load_model
+    from handhold.models.photo_registry import PHOTO_MODELS, load_photo_model
+
+    load = load_photo_model if model in PHOTO_MODELS else load_model
+    return load(model, weights=weights, mano=mano)
+
+
+def _object_method(
+    objects: str | LoadedModel,
+    detector: str | Path | HandDetector,
+    mano: str | Path | None,
+    device: str,
+    batch_size: int,
+    engine: str,
+) -> Estimator | None:
+    """The method for crops that tells what hands hold; None for nobody."""
+    if isinstance(objects, str):
+        from handhold.models.loading import shipped_weights
+        from handhold.models.photo_registry import PHOTO_MODELS
+
+        if objects in PHOTO_MODELS:
+            raise InputError(f"objects: expected a method for crops, found {objects}")
+        if objects == "default":
+            objects = DEFAULT_MODEL if shipped_weights(DEFAULT_MODEL) is not None else "none"
+        if objects == "none":
+            if engine != "eager":
+                raise InputError(f"engine: whole photos run eager only, found {engine!r}")
+            return None
+    return Estimator(
+        objects,
+        detector=detector,
+        mano=mano,
+        device=device,
+        batch_size=batch_size,
+        engine=engine,
+    )
 
 
 def _device(name: str) -> torch.device:

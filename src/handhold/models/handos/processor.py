@@ -231,6 +231,16 @@ class HandOSProcessor:
             given_scores=torch.from_numpy(sure).float(),
         )
 
+    def canvas(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the canvas of a photo of this size, alone in its batch."""
+        size, step = self.config.input_size, self.config.multiple
+        if self.config.square:
+            return size, size
+        scale = size / max(width, height)
+        seen = (max(1, round(edge * scale)) for edge in (width, height))
+        across, down = (-(-edge // step) * step for edge in seen)
+        return across, down
+
     # ------------------------------------------------------------------------------ to scenes
 
     def decode(
