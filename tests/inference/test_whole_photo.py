@@ -328,7 +328,7 @@ def test_predict_and_eval(
             np.testing.assert_allclose(one.joints, kept.joints, atol=1e-5)
     capsys.readouterr()
     out = tmp_path / "report"
-    words = ["eval", NAME, "--weights", str(weights), "--count", "2", "--objects-by", "none"]
+    words = ["eval", NAME, "--weights", str(weights), "--count", "1", "--objects-by", "none"]
     assert main([*words, "--out", str(out)]) == 0
-    assert f"{NAME} on 2 samples of synthetic" in capsys.readouterr().out
+    assert f"{NAME} on 1 samples of synthetic" in capsys.readouterr().out
     assert NAME in json.loads((out / "report.json").read_text())["title"]
