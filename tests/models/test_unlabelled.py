@@ -110,7 +110,7 @@ def test_filled_values_teach_nothing(name: str, make_items: MakeItems) -> None:
 def test_an_unknown_outline_teaches_no_object(make_items: MakeItems) -> None:
     (sample, _), _ = make_items(2)
     unknown = dataclasses.replace(sample, object_mask=None)
-    model, entry = build_model("unihope-small", seed=3), MODELS["unihope-small"]
+    model, entry = build_model("hflnet-small", seed=3), MODELS["hflnet-small"]
     for item, taught in ((sample, True), (unknown, False)):
         batch = entry.targets(model.network, model.processor.encode([(item, 0)]))
         with torch.no_grad():
