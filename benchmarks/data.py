@@ -24,8 +24,7 @@ import multiprocessing
 import os
 import platform
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +34,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
+import machine
 import numpy as np
 import torch
 import trimesh
@@ -94,19 +94,7 @@ def spent(name: str, folder: str, rounds: int) -> tuple[list[float], list[float]
             numbers = range(first, min(first + BATCH, len(samples)))
             processor.encode([(samples[number], 0) for number in numbers], draw)
 
-    return times(once, rounds)
-
-
-def times(work: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
-    """Processor and clock seconds of `work`, `rounds` times after one that does not count."""
-    work()
-    busy, clock = [], []
-    for _ in range(rounds):
-        start, begun = time.perf_counter(), time.process_time()
-        work()
-        busy.append(time.process_time() - begun)
-        clock.append(time.perf_counter() - start)
-    return busy, clock
+    return machine.times(once, rounds)
 
 
 def jpegs(folder: str, rounds: int) -> tuple[float, float]:
@@ -121,7 +109,8 @@ def jpegs(folder: str, rounds: int) -> tuple[float, float]:
         for part in data:
             cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR_RGB)
 
-    return median(times(once, rounds)[0]) / len(data), float(np.mean([len(x) for x in data]))
+    busy, _ = machine.times(once, rounds)
+    return median(busy) / len(data), float(np.mean([len(x) for x in data]))
 
 
 def distances(rounds: int) -> dict[str, Any]:
@@ -153,11 +142,11 @@ def distances(rounds: int) -> dict[str, Any]:
         - (np.linalg.norm(anywhere, axis=-1) - 0.05),
         "box": MeshDistance(box.vertices, box.faces).distance(anywhere) - truth,
     }
-    seconds = median(times(once, rounds)[0])
+    seconds = median(machine.times(once, rounds)[0])
     return {
         "queries_a_second_against_both": round(QUERIES / seconds),
         "queries": QUERIES,
-        "hand_search_tree_ms": round(1e3 * median(times(hand, rounds)[0]), 2),
+        "hand_search_tree_ms": round(1e3 * median(machine.times(hand, rounds)[0]), 2),
         "hand_faces": len(closed_faces(faces)),
         "object_faces": len(can.faces),
         "largest_error_mm": {
@@ -183,7 +172,7 @@ def occlusion(folder: str, rounds: int) -> dict[str, Any]:
             seen = see([hand_mesh, moved], sample.camera, 1)
             visible_share(seen.visible[0], seen.amodal[0])
 
-    seconds = median(times(once, rounds)[0]) / len(samples)
+    seconds = median(machine.times(once, rounds)[0]) / len(samples)
     return {"ms_a_sample": round(1e3 * seconds, 2), "object_faces": len(box.faces)}
 
 
@@ -238,14 +227,6 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def hardware() -> str:
-    """The processor's own name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main() -> None:
     """Measure, print and write down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -255,7 +236,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write the figures down")
     asked = parser.parse_args()
     quiet()
-    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    load = machine.load()
     with tempfile.TemporaryDirectory() as folder:
         write_shards(scenes(asked.samples), folder)
         figures = measure(asked.methods, folder, asked.rounds)
@@ -271,7 +252,7 @@ def main() -> None:
         "rounds": asked.rounds,
         "goal": f"{GOAL} samples a second on two cores",
         "threads": 1,
-        "processor": hardware(),
+        "processor": machine.processor(),
         "cores": os.cpu_count(),
         "load_of_the_machine_before": load,
         "python": platform.python_version(),

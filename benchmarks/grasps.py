@@ -25,6 +25,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import machine
 import numpy as np
 import torch
 from torch import Tensor
@@ -80,14 +81,6 @@ class PlainEnergies(FastEnergies):
             (slope,) = torch.autograd.grad(total.sum(), leaf)
         values = type(terms)(*(term.detach() for term in terms))
         return Evaluation(values, total.detach(), slope, vertices.detach())
-
-
-def processor() -> str:
-    """The processor's own name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -187,7 +180,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     hand = GraspHand(HandModel.free())
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = machine.load()
     step = step_times(hand, arguments.rounds)
     print(step, flush=True)
     objects = rates(hand, OBJECTS[: arguments.objects])
@@ -198,9 +191,9 @@ def main() -> None:
         "objects": objects,
         "rounds": arguments.rounds,
         "threads": 1,
-        "processor": processor(),
+        "processor": machine.processor(),
         "cores": os.cpu_count(),
-        "load_of_the_machine": None if load is None else round(load, 1),
+        "load_of_the_machine": load,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }

@@ -17,13 +17,13 @@ import argparse
 import json
 import os
 import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import machine
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
@@ -35,14 +35,6 @@ from handhold.hand.inverse_kinematics import InverseKinematics
 from handhold.hand.model import HandModel
 
 RESULTS = Path(__file__).parent / "results" / "inverse_kinematics.json"
-
-
-def processor() -> str:
-    """The processor's own name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def parameters(hand: HandModel, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,18 +56,6 @@ def millimetres(found: Tensor, truth: Tensor) -> dict[str, float]:
         "worst_hand": round(float(distance.mean(-1).max()), 4),
         "worst_point": round(float(distance.max()), 4),
     }
-
-
-def seconds(work: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
-    """Processor time and clock time of each round; one more goes before, unmeasured."""
-    work()
-    busy, clock = [], []
-    for _ in range(rounds):
-        start, begun = time.perf_counter(), time.process_time()
-        work()
-        busy.append(time.process_time() - begun)
-        clock.append(time.perf_counter() - start)
-    return busy, clock
 
 
 def accuracy(hand: HandModel, count: int) -> dict[str, Any]:
@@ -111,10 +91,10 @@ def speed(hand: HandModel, count: int, rounds: int) -> dict[str, Any]:
         "joints_alone": lambda: fit(joints=truth.joints),
         "vertices_a_third_unknown": lambda: fit(truth.vertices, vertex_weights=known),
     }
-    forward = float(np.median(seconds(lambda: hand(pose, betas, translation), rounds)[0]))
+    forward = float(np.median(machine.times(lambda: hand(pose, betas, translation), rounds)[0]))
     figures = {}
     for name, work in works.items():
-        busy, clock = seconds(work, rounds)
+        busy, clock = machine.times(work, rounds)
         figures[name] = {
             "hands_a_second_of_processor_time": round(count / float(np.median(busy))),
             "slowest_and_fastest_round": [round(count / max(busy)), round(count / min(busy))],
@@ -140,16 +120,16 @@ def main() -> None:
         errors[arguments.mano.stem] = accuracy(
             HandModel.from_file(arguments.mano, "right"), arguments.hands
         )
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = machine.load()
     figures = {
         "millimetres": errors,
         "speed": speed(free, arguments.hands, arguments.rounds),
         "hands": arguments.hands,
         "rounds": arguments.rounds,
         "threads": 1,
-        "processor": processor(),
+        "processor": machine.processor(),
         "cores": os.cpu_count(),
-        "load_of_the_machine": None if load is None else round(load, 1),
+        "load_of_the_machine": load,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }

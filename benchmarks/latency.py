@@ -30,6 +30,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import machine
+
 KEPT = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.top_pad=268435456"
 )
@@ -281,24 +283,16 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def processor() -> str:
-    """The processor's own name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def conditions(asked: argparse.Namespace) -> dict[str, Any]:
     """Where and how it was measured."""
     packages = ("torch", "onnxruntime", "onnxscript", "onnx", "numpy")
     installed = {item.metadata["Name"]: item.version for item in metadata.distributions()}
     return {
-        "processor": processor(),
+        "processor": machine.processor(),
         "cores": os.cpu_count(),
         "threads": asked.threads,
         "clock": asked.clock,
-        "load_of_the_machine": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "load_of_the_machine": machine.load(),
         "memory": KEPT,
         "most_rounds": asked.rounds,
         "python": platform.python_version(),

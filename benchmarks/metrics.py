@@ -24,6 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import machine
+
 RESULTS = Path(__file__).parent / "results" / "metrics.json"
 COUNT = 78_768  # labelled hands of DexYCB's S0 test
 GOAL = 60.0  # seconds on two cores
@@ -149,15 +151,12 @@ def plot(state: dict[str, Any], path: Path) -> None:
 
 def conditions(asked: argparse.Namespace) -> dict[str, Any]:
     """Where and how it was measured."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     installed = {item.metadata["Name"]: item.version for item in metadata.distributions()}
     return {
-        "processor": names[0] if names else platform.machine(),
+        "processor": machine.processor(),
         "cores": os.cpu_count(),
         "threads": asked.threads,
-        "load_of_the_machine": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "load_of_the_machine": machine.load(),
         "seed": asked.seed,
         "pool": asked.pool,
         "python": platform.python_version(),

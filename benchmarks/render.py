@@ -21,6 +21,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import machine
 import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
@@ -48,14 +49,6 @@ def textured_can() -> RenderMesh:
 
 
 RESULTS = Path(__file__).parent / "results" / "render.json"
-
-
-def processor() -> str:
-    """The processor's own name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def main() -> None:
@@ -134,7 +127,7 @@ def main() -> None:
         profile.disable()
         profile.print_stats("tottime")
     rates = [arguments.samples / seconds for seconds in busy]
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = machine.load()
     figures = {
         "samples_a_second_of_processor_time": round(float(np.median(rates)), 1),
         "slowest_and_fastest_round": [round(min(rates), 1), round(max(rates), 1)],
@@ -150,9 +143,9 @@ def main() -> None:
         "samples_a_round": arguments.samples,
         "rounds": arguments.rounds,
         "threads": 1,
-        "processor": processor(),
+        "processor": machine.processor(),
         "cores": os.cpu_count(),
-        "load_of_the_machine": None if load is None else round(load, 1),
+        "load_of_the_machine": load,
         "python": platform.python_version(),
         "numpy": np.__version__,
     }

@@ -16,7 +16,9 @@ from handhold.models.processors import make_processor, stored_settings
 from handhold.models.registry import entry
 from handhold.models.switched import pair
 from handhold.models.trained_hand import check_hand
-from handhold.models.weights import fit, make_config, read_weights
+from handhold.models.weights import WeightsFile, fit, make_config, read_weights
+
+TRAIN = "train them with `handhold train"
 
 
 def shipped_weights(name: str) -> Path | None:
@@ -42,6 +44,24 @@ def build_model(
     return LoadedModel(name=name, network=network.eval(), processor=processor, config=config)
 
 
+def weights_of(name: str, weights: str | Path | None, way: str) -> tuple[Path, WeightsFile]:
+    """The weights of a method: of the file given, else those that come with the package.
+
+    way: the beginning of a command, told to whom has none. Raises WeightsError where there are none
+    or they are another method's, and what reading raises.
+    """
+    path = shipped_weights(name) if weights is None else Path(weights)
+    if path is None:
+        raise WeightsError(
+            f"{name}: no weights come with this installation; {way} {name}` and give the file "
+            "(weights)"
+        )
+    file = read_weights(path)
+    if file.model != name:
+        raise WeightsError(f"{path}: expected weights of {name}, found those of {file.model}")
+    return path, file
+
+
 def load_model(
     name: str,
     weights: str | Path | None = None,
@@ -60,19 +80,9 @@ def load_model(
     if name == pair.NAME:
         return _load_pair(weights, mano)
     told = entry(name)
-    path = shipped_weights(name) if weights is None else Path(weights)
-    if path is None:
-        way = (
-            f"import the authors' with `handhold weights import {name}`"
-            if told.importer is not None
-            else f"train them with `handhold train {name}`"
-        )
-        raise WeightsError(
-            f"{name}: no weights come with this installation; {way} and give the file (weights)"
-        )
-    file = read_weights(path)
-    if file.model != name:
-        raise WeightsError(f"{path}: expected weights of {name}, found those of {file.model}")
+    imports = told.importer is not None
+    way = "import the authors' with `handhold weights import" if imports else TRAIN
+    path, file = weights_of(name, weights, way)
     config = make_config(type(told.config()), file.config, str(path))
     hand = HandModel.load(mano, "right")
     loaded = build_model(name, config=config, hand=hand)

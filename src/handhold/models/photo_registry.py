@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handhold.errors import InputError, WeightsError
+from handhold.errors import InputError
 from handhold.hand.model import HandModel
 from handhold.models.handos.config import HandOSConfig
 from handhold.models.handos.detectors import FrozenDetector
 from handhold.models.handos.loss import HandOSLossConfig, loss
 from handhold.models.handos.model import HandOS
 from handhold.models.handos.processor import HandOSProcessor, HandOSProcessorConfig
-from handhold.models.loading import shipped_weights
+from handhold.models.loading import TRAIN, weights_of
 from handhold.models.processors import stored_settings
 from handhold.models.trained_hand import check_hand
-from handhold.models.weights import fit, make_config, read_weights
+from handhold.models.weights import fit, make_config
 
 _HANDOS = "Chen et al., HandOS: 3D Hand Reconstruction in One Stage, CVPR 2025"
 _OURS = "original code and weights: none published; this code Apache-2.0"
@@ -134,15 +134,7 @@ def load_photo_model(
     the network or the hand, MissingFileError.
     """
     told = photo_entry(name)
-    path = shipped_weights(name) if weights is None else Path(weights)
-    if path is None:
-        raise WeightsError(
-            f"{name}: no weights come with this installation; train them with `handhold train "
-            f"{name}` and give the file (weights)"
-        )
-    file = read_weights(path)
-    if file.model != name:
-        raise WeightsError(f"{path}: expected weights of {name}, found those of {file.model}")
+    path, file = weights_of(name, weights, TRAIN)
     config = make_config(type(told.config()), file.config, str(path))
     hand = HandModel.load(mano, "right")
     loaded = build_photo_model(name, config=config, hand=hand)

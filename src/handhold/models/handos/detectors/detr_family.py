@@ -8,22 +8,19 @@ and `label` says which class of the trained one is the hand.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from handhold.errors import InputError
 from handhold.models.handos.detectors.hub_model import (
+    HubDetector,
     backbone_strides,
-    licence_of,
-    load_model,
-    model_class,
     watched,
 )
 from handhold.models.handos.detectors.interface import (
     DetectorOutput,
-    FrozenDetector,
     Preprocess,
     level_padding,
 )
@@ -47,7 +44,7 @@ PREPROCESS = {
 }
 
 
-class DetrFamily(FrozenDetector):
+class DetrFamily(HubDetector):
     """weights: a local folder or a repository's name; None: fresh ones for `config`, a
     configuration object of the package. label: the class that is the hand.
 
@@ -55,6 +52,8 @@ class DetrFamily(FrozenDetector):
     boxes are converted. Raises MissingExtraError without the package, InputError for neither
     weights nor configuration, and for a label that the weights lack.
     """
+
+    classes = CLASSES
 
     def __init__(
         self,
@@ -69,20 +68,7 @@ class DetrFamily(FrozenDetector):
             raise InputError(f"kind: expected one of {', '.join(CLASSES)}, found {kind!r}")
         self.kind, self.label = kind, label
         self.preprocess = PREPROCESS[kind]
-        if weights is not None:
-            self.load(weights)
-        elif config is not None:
-            config.disable_custom_kernels = True
-            self._take(model_class(CLASSES[kind], kind)(config), "none", "Apache-2.0")
-        else:
-            raise InputError(f"{kind}: expected weights, or a configuration for fresh ones")
-
-    def load(self, weights: str | Path) -> Self:
-        """A local folder, or the name of a repository. Raises WeightsError."""
-        kind = model_class(CLASSES[self.kind], self.kind)
-        model = load_model(kind, weights, disable_custom_kernels=True)
-        self._take(model, str(weights), licence_of(weights))
-        return self
+        self._begin(weights, config)
 
     def _take(self, model: Any, weights_id: str, licence: str) -> None:
         config = model.config

@@ -11,22 +11,19 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from handhold.errors import InputError
 from handhold.models.handos.detectors.hub_model import (
+    HubDetector,
     backbone_strides,
-    licence_of,
-    load_model,
-    model_class,
     watched,
 )
 from handhold.models.handos.detectors.interface import (
     DetectorOutput,
-    FrozenDetector,
     Preprocess,
     level_padding,
 )
@@ -43,13 +40,15 @@ PREPROCESS = Preprocess(
 )
 
 
-class GroundingDino(FrozenDetector):
+class GroundingDino(HubDetector):
     """weights: a local folder or a repository's name, such as IDEA-Research/grounding-dino-tiny;
     None: fresh ones for `config`, a configuration object of the package.
 
     prompt: token ids; phrase: which of them mean the hand, of which the best counts as the score.
     Raises MissingExtraError without the package, InputError for neither weights nor configuration.
     """
+
+    classes = CLASSES
 
     def __init__(
         self,
@@ -70,20 +69,7 @@ class GroundingDino(FrozenDetector):
             )
         self.kind, self.prompt, self.phrase = kind, tuple(prompt), tuple(phrase)
         self.preprocess = PREPROCESS
-        if weights is not None:
-            self.load(weights)
-        elif config is not None:
-            config.disable_custom_kernels = True
-            self._take(model_class(CLASSES[kind], kind)(config), "none", "Apache-2.0")
-        else:
-            raise InputError(f"{kind}: expected weights, or a configuration for fresh ones")
-
-    def load(self, weights: str | Path) -> Self:
-        """A local folder, or the name of a repository. Raises WeightsError."""
-        kind = model_class(CLASSES[self.kind], self.kind)
-        model = load_model(kind, weights, disable_custom_kernels=True)
-        self._take(model, str(weights), licence_of(weights))
-        return self
+        self._begin(weights, config)
 
     def _take(self, model: Any, weights_id: str, licence: str) -> None:
         self.model, self.weights_id, self.licence = model, weights_id, licence

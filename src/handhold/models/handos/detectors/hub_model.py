@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from abc import abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from handhold.errors import MissingExtraError, WeightsError
+from handhold.errors import InputError, MissingExtraError, WeightsError
+from handhold.models.handos.detectors.interface import FrozenDetector
 
 # public weights by name whose licence is known; others show what their page says
 LICENCES = {
@@ -59,6 +61,35 @@ def load_model(kind: Any, weights: str | Path, **changes: Any) -> nn.Module:
 def licence_of(weights: str | Path) -> str:
     """The licence of public weights, as far as it is known here."""
     return LICENCES.get(str(weights), "see where the weights come from")
+
+
+class HubDetector(FrozenDetector):
+    """A detector around a model of the package. classes: kind -> name of its class there."""
+
+    classes: ClassVar[dict[str, str]]
+    kind: str
+
+    def _begin(self, weights: str | Path | None, config: Any) -> None:
+        """Load weights, or build fresh ones for a configuration object of the package."""
+        if weights is not None:
+            self.load(weights)
+        elif config is not None:
+            config.disable_custom_kernels = True
+            fresh = model_class(self.classes[self.kind], self.kind)(config)
+            self._take(fresh, "none", "Apache-2.0")
+        else:
+            raise InputError(f"{self.kind}: expected weights, or a configuration for fresh ones")
+
+    def load(self, weights: str | Path) -> Self:
+        """A local folder, or the name of a repository. Raises WeightsError."""
+        kind = model_class(self.classes[self.kind], self.kind)
+        model = load_model(kind, weights, disable_custom_kernels=True)
+        self._take(model, str(weights), licence_of(weights))
+        return self
+
+    @abstractmethod
+    def _take(self, model: Any, weights_id: str, licence: str) -> None:
+        """Make `model` the detector's, and freeze it."""
 
 
 @contextmanager
