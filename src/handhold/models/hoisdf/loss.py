@@ -31,7 +31,9 @@ class HOISDFLossConfig:
     "nearer to the joint than `vote_reach`" (metres). vertices, joints (metres), rotations
     (matrices), betas: squared errors over all decoder layers. shape_prior: mean squared betas (the
     original has it with the kinematics head only, 1e-6). object_rotation (axis-angle),
-    object_translation (metres): SmoothL1 over all layers and points.
+    object_translation (metres): SmoothL1 over all layers and points. spare_unlabelled: the map
+    teaches nothing beside the labelled bells where a joint has no label; the original teaches "no
+    joint" there, which is right where joints lack labels for being outside the photo.
     """
 
     hand_sdf: float = 50.0
@@ -52,6 +54,7 @@ class HOISDFLossConfig:
     scale: float = 3.1
     clamp: float = 0.15
     vote_reach: float = 0.04
+    spare_unlabelled: bool = False
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -72,6 +75,7 @@ class HOISDFLossConfig:
             voted_joints=0.03,
             vertices=1e5,
             joints=1e5,
+            spare_unlabelled=True,
         )
 
     @classmethod
@@ -100,7 +104,7 @@ def terms(prediction: Prediction, batch: Batch, config: HOISDFLossConfig) -> dic
     """All terms that the batch has targets for, each a scalar without its weight."""
     return (
         distance_terms(prediction, batch, config)
-        | map_terms(prediction, batch)
+        | map_terms(prediction, batch, spare_unlabelled=config.spare_unlabelled)
         | vote_terms(prediction, batch, config)
         | hand_terms(prediction, batch)
         | object_terms(prediction, batch)
@@ -129,7 +133,9 @@ def distance_terms(
     return result
 
 
-def map_terms(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+def map_terms(
+    prediction: Prediction, batch: Batch, *, spare_unlabelled: bool = False
+) -> dict[str, Tensor]:
     """heatmap, hand_pixels, object_pixels."""
     features, result = prediction.features, {}
     if batch.joints2d is not None:
@@ -139,7 +145,9 @@ def map_terms(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
             valid = torch.ones_like(batch.joints2d[..., 0], dtype=torch.bool)
         ratio = found.shape[-1] / batch.image.shape[-1]
         target = heatmap_target(batch.joints2d.float() * ratio, valid, found.shape[-1])
-        result["heatmap"] = masked_mean((found - target) ** 2, mapped_pixels(target, valid.bool()))
+        valid = valid.bool()
+        sure = mapped_pixels(target, valid) if spare_unlabelled else valid.any(dim=1)
+        result["heatmap"] = masked_mean((found - target) ** 2, sure)
     known = getattr(batch, "has_pixels", None)
     if known is None:
         known = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)

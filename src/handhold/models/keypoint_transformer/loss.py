@@ -30,7 +30,9 @@ class KeypointTransformerLossConfig:
     The zeros are the original's own. heat_sigma: of a joint's bell, map pixels. reach: a token this
     near to a joint (map pixels) shall name it. ridge: of the camera that fits the labels.
     symmetric: YCB numbers of objects that look alike when turned by half about z; heavy: those that
-    count `heavy_weight` times.
+    count `heavy_weight` times. spare_unlabelled: where a joint without label may be (on the map
+    beside the labelled bells, at tokens that are near no joint) nothing is taught; the original
+    teaches "no joint" there, which is right where joints lack labels for being outside the photo.
     """
 
     heatmap: float = 0.01
@@ -55,6 +57,7 @@ class KeypointTransformerLossConfig:
     symmetric: tuple[int, ...] = (3, 4, 6, 10, 21)
     heavy: tuple[int, ...] = (10, 24)
     heavy_weight: float = 4.0
+    spare_unlabelled: bool = False
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -81,6 +84,7 @@ class KeypointTransformerLossConfig:
             camera_shift=0.1,
             object_translation=20.0,
             object_corners=0.02,
+            spare_unlabelled=True,
         )
 
 
@@ -110,7 +114,7 @@ def loss(
     config = KeypointTransformerLossConfig() if config is None else config
     labels = _labels(prediction, batch)
     terms = map_terms(prediction, batch, labels, config)
-    terms["token_class"] = token_class(prediction, batch, labels, config.reach)
+    terms["token_class"] = token_class(prediction, batch, labels, config)
     terms |= hand_terms(prediction, batch, labels)
     scale, shift = fit_camera(labels.joints, labels.joints2d, labels.solid, config.ridge)
     terms |= camera_terms(prediction, labels, scale, shift)
@@ -159,7 +163,8 @@ def map_terms(
     if batch.joints2d_valid is not None:  # also where there was no key point
         valid = reorder(batch.joints2d_valid[..., None], "canonical", ORDER)[..., 0].bool()
     target = heat_target(labels.joints2d, valid, heat.shape[-1], config.heat_sigma)
-    terms = {"heatmap": masked_mean((heat - target) ** 2, mapped_pixels(target, valid))}
+    sure = mapped_pixels(target, valid) if config.spare_unlabelled else valid.any(dim=1)
+    terms = {"heatmap": masked_mean((heat - target) ** 2, sure)}
     if isinstance(batch, KeypointBatch) and batch.object_map is not None:
         found = prediction.features["object_map"].float()
         label = batch.object_map
@@ -167,11 +172,13 @@ def map_terms(
     return terms
 
 
-def token_targets(prediction: Prediction, batch: Batch, labels: _Labels, reach: float) -> Tensor:
+def token_targets(
+    prediction: Prediction, batch: Batch, labels: _Labels, config: KeypointTransformerLossConfig
+) -> Tensor:
     """The class (B, N) each token shall get: the joint within reach (of several the one nearest to
     the camera, or without 3D labels to the token), else none; an object's token on the object:
-    object, else none. -1 where there is no key point, where an unlabelled joint may be, and on one
-    of the object where nobody knows the object."""
+    object, else none. -1 where there is no key point, on one of the object where nobody knows the
+    object, and with `spare_unlabelled` where an unlabelled joint may be."""
     features = prediction.features
     xy, kind = features["tokens_xy"].float(), features["tokens_label"]
     last = features["token_logits"].shape[-1] - 1
@@ -179,10 +186,11 @@ def token_targets(prediction: Prediction, batch: Batch, labels: _Labels, reach: 
     away = torch.cdist(
         xy, labels.joints2d, compute_mode="donot_use_mm_for_euclid_dist"
     )  # (B, N, 21)
-    near = (away <= reach) & labels.valid[:, None]
+    near = (away <= config.reach) & labels.valid[:, None]
     depth = torch.where(labels.known[:, None, None], labels.joints[:, None, :, 2], away)
     depth = torch.where(near, depth, torch.inf)
-    none = torch.where(labels.valid.all(dim=1), 0, -1)[:, None]
+    sure = labels.valid.all(dim=1) | (not config.spare_unlabelled)
+    none = torch.where(sure, 0, -1)[:, None]
     joint = torch.where(near.any(dim=2), depth.argmin(dim=2) + 1, none)
     on_object = torch.full_like(joint, -1)
     if isinstance(batch, KeypointBatch) and batch.object_map is not None:
@@ -194,10 +202,12 @@ def token_targets(prediction: Prediction, batch: Batch, labels: _Labels, reach: 
     return torch.where(features["tokens_found"], target, -1)
 
 
-def token_class(prediction: Prediction, batch: Batch, labels: _Labels, reach: float) -> Tensor:
+def token_class(
+    prediction: Prediction, batch: Batch, labels: _Labels, config: KeypointTransformerLossConfig
+) -> Tensor:
     """Mean cross-entropy of the tokens' classes over key points and encoder layers."""
     logits = prediction.features["token_logits"].float()  # (B, L, N, C)
-    target = token_targets(prediction, batch, labels, reach)
+    target = token_targets(prediction, batch, labels, config)
     target = target[:, None].expand(logits.shape[:-1])
     cost = F.cross_entropy(logits.movedim(-1, 1), target.clamp_min(0), reduction="none")
     return masked_mean(cost, target >= 0)
