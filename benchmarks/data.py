@@ -162,13 +162,16 @@ def occlusion(folder: str, rounds: int) -> dict[str, Any]:
     for _ in range(3):
         box = box.subdivide()
     thing = RenderMesh(vertices=box.vertices, faces=box.faces)
-    faces = {side: HandModel.free(side).faces.numpy() for side in ("left", "right")}  # type: ignore[arg-type]
+    sides = {"left": HandModel.free("left"), "right": HandModel.free("right")}
+    faces = {side: model.faces.numpy() for side, model in sides.items()}
 
     def once() -> None:
         for sample in samples:
             known, hand = sample.object, sample.hands[0]
-            hand_mesh = RenderMesh(vertices=hand.vertices, faces=faces[str(hand.side)])  # type: ignore[arg-type]
-            moved = thing.placed(known.rotation, known.translation)  # type: ignore[union-attr]
+            if known is None or hand.vertices is None:
+                raise ValueError("a scene lacks its object or its hand's mesh")
+            hand_mesh = RenderMesh(vertices=hand.vertices, faces=faces[str(hand.side)])
+            moved = thing.placed(known.rotation, known.translation)
             seen = see([hand_mesh, moved], sample.camera, 1)
             visible_share(seen.visible[0], seen.amodal[0])
 

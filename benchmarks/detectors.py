@@ -82,7 +82,8 @@ def main() -> None:
     sizes = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
     with torch.no_grad():
         for name, network in networks.items():
-            flat = Flat(fold(network.eval(), image)).eval()  # type: ignore[arg-type]
+            folded: Any = fold(network.eval(), image)  # the same class as before
+            flat = Flat(folded).eval()
             runs[name] = lambda flat=flat: flat(image)
             if args.onnx:
                 runs[f"{name}, ONNX Runtime"] = in_onnx(flat, image, args.threads)

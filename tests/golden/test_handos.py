@@ -127,8 +127,11 @@ def test_every_pattern_is_torchs_masked_attention(pattern) -> None:
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_everything_was_compared(handos) -> None:
-    if len(handos.compared) < 10:
-        pytest.skip("only meaningful after the whole file ran")
+def test_everything_was_compared(request: pytest.FixtureRequest, handos) -> None:
+    mine = {
+        item.name.partition("[")[0] for item in request.session.items if item.path == request.path
+    }
+    if mine != {name for name in vars(request.module) if name.startswith("test_")}:
+        pytest.skip("a part of this file was chosen")
     checked_beside = ["hand_mean_outward", "hand_is_right*", "hand_index", "msda*"]
     assert handos.forgotten(checked_beside) == []

@@ -308,8 +308,8 @@ def test_the_frozen_detector_says_what_the_network_says() -> None:
 
 
 def test_onnx_runtime_gives_the_same(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    import onnxruntime
+
     detector = HandDetr(randomised(small()))
     images = torch.rand(1, 3, 128, 128)
     names = ("scores", "boxes", "query_first", "query_last", "memory")

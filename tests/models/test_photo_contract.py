@@ -202,9 +202,8 @@ class _Decoder(nn.Module):
         return found.joints2d, found.vertices, found.translation, found.volume
 
 
+@pytest.mark.parametrize("case", ["handos-small"], indirect=True)  # the others: the same code
 def test_the_decoder_exports_for_any_number_of_hands(case: SimpleNamespace) -> None:
-    if not case.name.endswith("-small"):
-        pytest.skip("the same code, and slow")
     network = case.model.network.eval()
     alone = case.model.processor.encode([(case.samples[1], 0)])
     with torch.no_grad():

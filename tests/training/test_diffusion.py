@@ -21,7 +21,6 @@ from handhold.training.module import make_optimizer
 from handhold.training.recipes import RECIPES
 from handhold.training.run import train
 
-pytest.importorskip("diffusers")
 TINY: dict[str, Any] = {
     "input_size": 16,
     "width": 8,

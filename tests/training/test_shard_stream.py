@@ -24,7 +24,6 @@ from handhold.synthesis.shards import ShardDataset, write_shards
 from handhold.training.config import TrainConfig
 from handhold.training.stream import BatchStream, loader, validation_batches
 
-pytest.importorskip("webdataset")
 SHARDS, SIZE = 7, 5
 NAMES = f"shard-{{000000..{SHARDS - 1:06d}}}.tar"
 

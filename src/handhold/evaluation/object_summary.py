@@ -87,7 +87,8 @@ def _pose(thing: RigidObject) -> Array:
 
 def _posed(pair: Pair, rule: ObjectRule) -> _Posed:
     truth = pair.true_object
-    assert truth is not None and truth.name is not None  # noqa: S101  (chosen so)
+    if truth is None or truth.name is None:
+        raise ValueError("a pair without a named object does not count")
     poses = [FAILED if pair.found_object is None else _pose(pair.found_object), _pose(truth)]
     if rule.from_wrist:
         for place, hand in enumerate((pair.found, pair.truth)):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from handhold.errors import InputError
 from handhold.hand.convention import MANO_TO_CANONICAL
-from handhold.hand.model import HandModel
 from handhold.models.handos.positions import logit
 from handhold.models.nn.detr import Perceptron
 
@@ -97,23 +96,3 @@ def nearest_weights(points: NDArray[np.floating], chosen: NDArray[np.integer]) -
     np.put_along_axis(matrix, near, share / share.sum(1, keepdims=True), axis=1)
     matrix[chosen] = np.eye(len(chosen))
     return torch.from_numpy(matrix).float()
-
-
-def farthest_points(points: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Numbers, ascending, of `count` of the points (V, 3) that lie far apart: the first is the one
-    farthest from the mean, each further one the farthest from all before. Raises InputError."""
-    if not 1 <= count <= len(points):
-        raise InputError(f"coarse vertices: expected 1..{len(points)}, found {count}")
-    left = np.linalg.norm(points - points.mean(0), axis=1)
-    chosen = [int(left.argmax())]
-    nearest = np.linalg.norm(points - points[chosen[0]], axis=1)
-    while len(chosen) < count:
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
-    return np.sort(np.asarray(chosen, np.int64))
-
-
-def hand_template(hand: HandModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Vertices (778, 3) at rest and skinning weights (778, 16) of a hand model."""
-    arrays = hand.arrays
-    return arrays.v_template.astype(np.float64), arrays.weights.astype(np.float64)

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from handhold.geometry.farthest import farthest_points
 from handhold.hand.model import HandModel
-from handhold.models.handos.lifting import farthest_points, nearest_weights
+from handhold.models.handos.lifting import nearest_weights
 
 
 class CoarseMesh(nn.Module):
@@ -37,7 +38,7 @@ class CoarseMesh(nn.Module):
         self.on_features = upsampling == "feature"
         template = hand.arrays.v_template.astype(np.float64)
         self.full = count == len(template)
-        index = np.arange(count) if self.full else farthest_points(template, count)
+        index = np.arange(count) if self.full else np.sort(farthest_points(template, count))
         self.register_buffer("index", torch.from_numpy(np.asarray(index, np.int64)))
         if not self.full:
             start = nearest_weights(template, np.asarray(index))

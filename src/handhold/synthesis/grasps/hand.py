@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handhold.errors import InputError
+from handhold.geometry.farthest import farthest_points
 from handhold.hand.anatomy import sample_pose
 from handhold.hand.model import HandModel
 from handhold.hand.topology import closed_faces
@@ -26,21 +27,6 @@ _COVER_POSES = 100
 _COVER_MARGIN = 0.002  # metres
 _COVER_SPACING = 0.018
 _LEAST_DEVIATION = 0.04  # radians; joints that hardly turn keep this much room
-
-
-def farthest_points(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Indices (count,) of points (N, 3), each farthest from those before it; the first is the
-    farthest from the middle."""
-    left = np.asarray(points, dtype=np.float32)
-    chosen = np.zeros(min(count, len(left)), dtype=np.int64)
-    chosen[0] = int(((left - left.mean(axis=0)) ** 2).sum(axis=1).argmax())
-    nearest = np.full(len(left), np.inf, dtype=np.float32)
-    columns = np.ascontiguousarray(left.T)
-    for k in range(1, len(chosen)):
-        away = columns - columns[:, chosen[k - 1], None]
-        np.minimum(nearest, np.einsum("cn,cn->n", away, away), out=nearest)
-        chosen[k] = int(nearest.argmax())
-    return chosen
 
 
 class Balls(NamedTuple):
@@ -77,6 +63,7 @@ class GraspHand:
 
     def _choose_candidates(self) -> tuple[Tensor, NDArray[np.int64]]:
         vertices = self.model.template.numpy().astype(np.float64)
+        rounded = vertices.astype(np.float32)
         normals = vertex_normals(vertices, self.faces.numpy())
         tips = set(self.parts.tips.tolist())
         chosen: list[NDArray[np.int64]] = []
@@ -88,11 +75,11 @@ class GraspHand:
                 facing = np.array([row for row in facing if row not in tips], dtype=np.int64)
                 if not len(facing):
                     continue
-                kept = facing[farthest_points(vertices[facing], PER_PHALANX[k])]
+                kept = facing[farthest_points(rounded[facing], PER_PHALANX[k])]
                 chosen.append(kept)
                 digits += [number] * len(kept)
         palm = self.parts.palm
-        chosen.append(palm[farthest_points(vertices[palm], IN_PALM)])
+        chosen.append(palm[farthest_points(rounded[palm], IN_PALM)])
         digits += [5] * len(chosen[-1])
         return torch.from_numpy(np.concatenate(chosen)), np.asarray(digits)
 

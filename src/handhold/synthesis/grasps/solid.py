@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handhold.errors import InputError
+from handhold.geometry.farthest import farthest_points
 from handhold.geometry.signed_distance import GridDistance
 from handhold.objects.mesh import ObjectMesh
-from handhold.synthesis.grasps.hand import farthest_points
 from handhold.synthesis.grips import sites_of
 
 LARGEST = 0.6  # metres; anything longer is no object for one hand, or not in metres
@@ -185,10 +185,17 @@ def _surface_points(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    corners = vertices[faces]
+    """Points (count, 3), evenly spread."""
+    drawn = points_on(vertices[faces], _OVERSAMPLING * count, rng)
+    return drawn[farthest_points(drawn.astype(np.float32), count)]
+
+
+def points_on(
+    corners: NDArray[np.float64], count: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Random points (count, 3) on triangles (F, 3, 3), uniform by area."""
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(cross, axis=1)
-    face = rng.choice(len(area), size=_OVERSAMPLING * count, p=area / area.sum())
-    mix = rng.dirichlet((1.0, 1.0, 1.0), size=len(face))
-    drawn = (corners[face] * mix[..., None]).sum(axis=1)
-    return drawn[farthest_points(drawn, count)]
+    face = rng.choice(len(area), size=count, p=area / area.sum())
+    mix = rng.dirichlet((1.0, 1.0, 1.0), size=count)
+    return (corners[face] * mix[..., None]).sum(axis=1)

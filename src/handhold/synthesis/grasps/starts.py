@@ -11,9 +11,10 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from handhold.geometry.farthest import farthest_points
 from handhold.geometry.signed_distance import MeshDistance
-from handhold.synthesis.grasps.hand import GraspHand, farthest_points
-from handhold.synthesis.grasps.solid import Solid
+from handhold.synthesis.grasps.hand import GraspHand
+from handhold.synthesis.grasps.solid import Solid, points_on
 from handhold.synthesis.grips import HoldConfig
 from handhold.synthesis.holding import close_a_grip
 
@@ -97,15 +98,8 @@ def from_hull(
 
 
 def _spread(outer: trimesh.Trimesh, drawn: int, count: int, rng: np.random.Generator) -> Array:
-    points = _on_surface(outer, drawn, rng)
-    return points[farthest_points(points, count)]
-
-
-def _on_surface(outer: trimesh.Trimesh, count: int, rng: np.random.Generator) -> Array:
-    area = np.asarray(outer.area_faces)
-    face = rng.choice(len(area), size=count, p=area / area.sum())
-    mix = rng.dirichlet((1.0, 1.0, 1.0), size=count)
-    return (np.asarray(outer.triangles)[face] * mix[..., None]).sum(axis=1)
+    points = points_on(np.asarray(outer.triangles), drawn, rng)
+    return points[farthest_points(points.astype(np.float32), count)]
 
 
 def _above(
@@ -121,7 +115,7 @@ def _above(
         todo = todo[(way * normal).sum(axis=1) < np.cos(_CONE)]
         if not len(todo):
             break
-        out[todo] = _on_surface(outer, len(todo), rng)
+        out[todo] = points_on(np.asarray(outer.triangles), len(todo), rng)
     return out
 
 
