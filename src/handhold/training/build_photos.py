@@ -24,6 +24,8 @@ from handhold.training.config import TrainConfig
 from handhold.training.photo_measures import photo_measures
 from handhold.training.tasks import Items, Measures, Task
 
+OURS = ("hand-detector", "hand-detr")  # whose weights may come with the package
+
 
 def photo_task(config: TrainConfig) -> Task:
     """The Task of a method of `photo_registry`.
@@ -37,8 +39,8 @@ def photo_task(config: TrainConfig) -> Task:
         raise InputError(f"TrainConfig.pairs: {name} does not train on pairs")
     hand = HandModel.load(Path(config.mano) if config.mano else None, "right")
     detector, file = None, config.detector
-    if file is None and settings.detector == "hand-detr":
-        file = shipped_weights("hand-detr")
+    if file is None and settings.detector in OURS:
+        file = shipped_weights(settings.detector)
     if file is not None:
         detector, options = load_base(settings.detector, settings.detector_options, file)
         settings = dataclasses.replace(settings, detector_options=options)

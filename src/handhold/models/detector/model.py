@@ -64,7 +64,8 @@ class DetectorPrediction(_Tensors):
 
     score, side, holding (B, L): logits (side > 0: right). boxes, object_boxes (B, L, 4): x0, y0,
     x1, y1 in input pixels, hand boxes grown by `box_growth`. centers (L, 2): input pixels. strides
-    (L,). features: levels (B, width, H, W) of the pyramid.
+    (L,). features: maps (B, channels, H, W) at stride s: "s<s>" of the backbone, "p<s>" of the
+    pyramid, "c<s>" and "r<s>" the last before score and boxes.
     """
 
     score: Tensor
@@ -108,8 +109,10 @@ class _Branch(nn.Module):
         nn.init.normal_(self.out.weight, std=0.01)
         self.out.bias = nn.Parameter(torch.tensor(start))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.layers(x))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A level -> outputs, and the features (B, width, H, W) that they are read from."""
+        inner = self.layers(x)
+        return self.out(inner), inner
 
 
 class HandDetectorNetwork(nn.Module):
@@ -160,14 +163,18 @@ class HandDetectorNetwork(nn.Module):
         if image.dtype == torch.uint8:
             image = image.to(next(self.parameters()).dtype) / 255
         image = image.contiguous(memory_format=torch.channels_last)
-        levels = self.pyramid(self.backbone(image))
+        shallow = self.backbone(image)
+        levels = self.pyramid(shallow)
         classes, distances, centers, strides = [], [], [], []
+        features = {f"s{stride}": x for stride, x in zip(self.strides, shallow, strict=True)}
         for level, stride, classify, regress in zip(
             levels, self.strides, self.classify, self.regress, strict=True
         ):
             height, width = level.shape[-2:]
-            classes.append(classify(level).flatten(2))
-            distances.append(regress(level).flatten(2))
+            (says, seen), (reaches, measured) = classify(level), regress(level)
+            classes.append(says.flatten(2))
+            distances.append(reaches.flatten(2))
+            features |= {f"p{stride}": level, f"c{stride}": seen, f"r{stride}": measured}
             rows = torch.arange(height, device=level.device, dtype=torch.float32)
             columns = torch.arange(width, device=level.device, dtype=torch.float32)
             grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
@@ -187,7 +194,7 @@ class HandDetectorNetwork(nn.Module):
             object_boxes=decode_object_boxes(raw[..., 4:], boxes.detach()),
             centers=center,
             strides=stride,
-            features={f"p{s}": level for s, level in zip(self.strides, levels, strict=True)},
+            features=features,
         )
 
 

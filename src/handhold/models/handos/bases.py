@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from handhold.errors import InputError
+from handhold.models.detector.model import DetectorConfig
 from handhold.models.handos.detectors import (
     DETECTORS,
     ColourPyramid,
@@ -15,6 +16,7 @@ from handhold.models.handos.detectors import (
     GivenBoxes,
     build_detector,
 )
+from handhold.models.handos.detectors.dense import DenseHandDetector
 from handhold.models.handos.detectors.hand_detr import HandDetr, HandDetrConfig
 
 
@@ -22,8 +24,9 @@ def build_base(name: str, options: Mapping[str, Any]) -> FrozenDetector:
     """The detector of that name (`DETECTORS`).
 
     options: of "boxes" width, strides, seed (of the colours), num_queries and query_width; of
-    "hand-detr" the fields of `HandDetrConfig`; of the others `weights` (a public name or a folder)
-    and what their classes take. Raises InputError for unknown names and options.
+    "hand-detr" the fields of `HandDetrConfig`, of "hand-detector" those of `DetectorConfig`; of the
+    others `weights` (a public name or a folder) and what their classes take. Raises InputError for
+    unknown names and options.
     """
     if name not in DETECTORS:
         raise InputError(f"detector: expected one of {', '.join(DETECTORS)}, found {name!r}")
@@ -32,6 +35,8 @@ def build_base(name: str, options: Mapping[str, Any]) -> FrozenDetector:
             return _boxes(**options)
         if name == "hand-detr":
             return HandDetr(config=HandDetrConfig(**options))
+        if name == "hand-detector":
+            return DenseHandDetector(config=DetectorConfig(**options))
         return build_detector(name, **options)
     except TypeError as error:
         raise InputError(f"detector {name}, detector_options: {error}") from error
@@ -42,11 +47,11 @@ def load_base(
 ) -> tuple[FrozenDetector, dict[str, Any]]:
     """The detector with its weights, and the options that build it again: those that the weights
     file tells, or for a public detector its name or folder."""
-    if name not in ("boxes", "hand-detr"):
+    if name not in ("boxes", "hand-detr", "hand-detector"):
         again = {**options, "weights": str(weights)}
         return build_base(name, again), again
     detector = build_base(name, options).load(weights)
-    if isinstance(detector, HandDetr):
+    if isinstance(detector, (HandDetr, DenseHandDetector)):
         return detector, dataclasses.asdict(detector.config)
     return detector, dict(options)
 

@@ -134,7 +134,8 @@ class HandOSConfig:
     def small(cls) -> HandOSConfig:
         """For processors: our own detector, photos of 320 pixels, 195 coarse vertices."""
         return cls(
-            detector="hand-detr",
+            detector="hand-detector",
+            nms_iou=0.6,  # it has no queries that know of each other
             input_size=320,
             square=True,
             width=128,

@@ -168,3 +168,17 @@ def level_padding(
         across, down = level[:, 0].float().mean(dim=-1), level[:, :, 0].float().mean(dim=-1)
         ratios.append(torch.stack([across, down], dim=-1).to(images.dtype))
     return torch.cat(valid, dim=1), torch.stack(ratios, dim=1)
+
+
+def in_valid_area(boxes: Tensor, valid_mask: Tensor | None) -> Tensor:
+    """Boxes (B, Q, 4) in shares of the padded input -> in shares of its valid part."""
+    if valid_mask is None:
+        return boxes
+    share_x = valid_mask[:, 0].to(boxes).mean(dim=-1)
+    share_y = valid_mask[:, :, 0].to(boxes).mean(dim=-1)
+    return boxes / torch.stack([share_x, share_y, share_x, share_y], dim=-1)[:, None]
+
+
+def take_rows(values: Tensor, index: Tensor) -> Tensor:
+    """values (B, T, C), index (B, Q) -> (B, Q, C)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

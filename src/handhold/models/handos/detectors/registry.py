@@ -7,6 +7,7 @@ from typing import Any
 
 from handhold.errors import InputError
 from handhold.models.handos.detectors.boxes import ColourPyramid, GivenBoxes
+from handhold.models.handos.detectors.dense import DenseHandDetector
 from handhold.models.handos.detectors.detr_family import CLASSES as DETR_FAMILY
 from handhold.models.handos.detectors.detr_family import DetrFamily
 from handhold.models.handos.detectors.grounding_dino import CLASSES as GROUNDING
@@ -16,6 +17,7 @@ from handhold.models.handos.detectors.interface import FrozenDetector
 
 # name -> what it is
 DETECTORS = {
+    "hand-detector": "the toolkit's first, with its shipped weights; its best places are queries",
     "hand-detr": "the toolkit's own, small; weights of `handhold train hand-detr`",
     "grounding-dino": "open vocabulary, asked for a hand; extra transformers",
     "mm-grounding-dino": "the same, trained by others on more; extra transformers",
@@ -38,5 +40,11 @@ def build_detector(name: str, weights: str | Path | None = None, **options: Any)
     if name in GROUNDING or name in DETR_FAMILY:
         kind: Any = GroundingDino if name in GROUNDING else DetrFamily
         return kind(weights, kind=name, **options)
-    made = {"hand-detr": HandDetr, "boxes": GivenBoxes, "none": ColourPyramid}[name](**options)
+    kinds = {
+        "hand-detector": DenseHandDetector,
+        "hand-detr": HandDetr,
+        "boxes": GivenBoxes,
+        "none": ColourPyramid,
+    }
+    made = kinds[name](**options)
     return made if weights is None else made.load(weights)

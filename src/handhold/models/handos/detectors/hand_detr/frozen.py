@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from handhold.errors import WeightsError
@@ -16,6 +15,7 @@ from handhold.models.handos.detectors.interface import (
     DetectorOutput,
     FrozenDetector,
     Preprocess,
+    in_valid_area,
     level_padding,
 )
 from handhold.models.weights import WeightsFile, fit, make_config, read_weights, save_weights
@@ -62,15 +62,10 @@ class HandDetr(FrozenDetector):
         """The network sees the whole input, padding included, as in its training; only the boxes
         are told in shares of the valid area."""
         found = self.network(images)
-        boxes = found.boxes[-1]
-        if valid_mask is not None:
-            share_x = valid_mask[:, 0].to(boxes).mean(dim=-1)
-            share_y = valid_mask[:, :, 0].to(boxes).mean(dim=-1)
-            boxes = boxes / torch.stack([share_x, share_y, share_x, share_y], dim=-1)[:, None]
         token_valid, valid_ratios = level_padding(images, valid_mask, found.shapes)
         return DetectorOutput(
             scores=found.logits[-1].sigmoid(),
-            boxes=boxes,
+            boxes=in_valid_area(found.boxes[-1], valid_mask),
             query_first=found.queries[0],
             query_last=found.queries[-1],
             query_layers=tuple(found.queries[1:]),

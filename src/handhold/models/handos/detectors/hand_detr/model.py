@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from handhold.errors import InputError
 from handhold.models.detector.model import DetectorBatch
+from handhold.models.handos.detectors.interface import take_rows
 from handhold.models.nn.cross_stage import CrossStage, conv_norm
 from handhold.models.nn.deformable_attention import DeformableAttention
 from handhold.models.nn.detr import Perceptron
@@ -259,10 +260,10 @@ class HandDetrNetwork(nn.Module):
         scores = self.score[0](entered)[..., 0]
         # which places are taken, and where a layer looks, is no matter of gradients
         chosen = scores.detach().topk(self.config.queries, dim=1).indices
-        queries = _rows(entered, chosen)
+        queries = take_rows(entered, chosen)
         anchors = anchor_logits(shapes).to(memory).expand(len(memory), -1, -1)
         logits = [scores.gather(1, chosen)]
-        boxes = [(_rows(anchors, chosen) + self.box[0](queries)).sigmoid()]
+        boxes = [(take_rows(anchors, chosen) + self.box[0](queries)).sigmoid()]
         told = [queries]
         for layer, score, box in zip(self.layers, self.score[1:], self.box[1:], strict=True):
             place = boxes[-1].detach()
@@ -278,11 +279,6 @@ class HandDetrNetwork(nn.Module):
             shallow=shallow,
             shapes=shapes,
         )
-
-
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """values (B, T, C), index (B, Q) -> (B, Q, C)."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def anchor_logits(shapes: Sequence[tuple[int, int]]) -> Tensor:
