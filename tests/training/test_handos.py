@@ -13,6 +13,7 @@ from tests.models.photo_sample import photo
 
 from handhold.errors import InputError
 from handhold.hand.model import HandModel
+from handhold.models.detector import load_detector
 from handhold.models.handos.detectors.hand_detr import HandDetrConfig, HandDetrNetwork
 from handhold.models.handos.detectors.hand_detr.frozen import save_hand_detr
 from handhold.models.photo_registry import PHOTO_MODELS, load_photo_model
@@ -134,7 +135,18 @@ def test_measures_of_known_errors(hand: HandModel) -> None:
 
 def test_a_detector_is_needed_and_its_file_decides_its_shape(tmp_path: Path) -> None:
     recipe = RECIPES["handos-small-stage2"]()
-    network = {"width": 32, "feedforward": 32, "vertices": 49, "layers_mesh": 1, "side_hidden": 16}
+    network: dict[str, Any] = {
+        "width": 32,
+        "feedforward": 32,
+        "vertices": 49,
+        "layers_mesh": 1,
+        "side_hidden": 16,
+    }
+    shipped: Any = build_task(dataclasses.replace(recipe, network=network)).network
+    expected = load_detector().state_dict()  # the package's own, as nobody gave another
+    for key, value in shipped.detector.network.state_dict().items():
+        assert torch.equal(expected[key], value), key
+    network["detector"] = "hand-detr"
     with pytest.raises(InputError, match="detector"):
         build_task(dataclasses.replace(recipe, network=network))
     fields: dict[str, Any] = {"widths": (8, 16, 16, 16), "stem": (8, 8), "width": 16, "queries": 9}
