@@ -135,7 +135,8 @@ class HandOSConfig:
         """For processors: our own detector, photos of 320 pixels, 195 coarse vertices."""
         return cls(
             detector="hand-detector",
-            nms_iou=0.6,  # it has no queries that know of each other
+            score_threshold=0.28,  # the detector's own
+            nms_iou=0.6,  # its neighbouring places tell the same hand
             input_size=320,
             square=True,
             width=128,
