@@ -126,7 +126,9 @@ def test_detectors_by_name() -> None:
     assert isinstance(given, GivenBoxes) and given.num_queries == 4
     chosen = build_detector("rt-detr-v2", config=tiny("rt-detr-v2"), label=1)
     assert isinstance(chosen, DetrFamily) and chosen.label == 1
-    with pytest.raises(InputError, match=r"detector: expected one of hand-detector, hand-detr, .*found 'yolo'"):
+    with pytest.raises(
+        InputError, match=r"detector: expected one of hand-detector, hand-detr, .*found 'yolo'"
+    ):
         build_detector("yolo")
     with pytest.raises(InputError, match="label: expected 0 to 2"):
         build_detector("d-fine", config=tiny("d-fine"), label=3)

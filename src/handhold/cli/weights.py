@@ -138,6 +138,7 @@ def pack(
     out: Path,
     config: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = (),
     hand: str | None = None,
+    shipped_detector: bool = False,
 ) -> None:
     """Halve a trained weights file and leave out whose folders it was trained from.
 
@@ -151,12 +152,14 @@ def pack(
             score_threshold=0.3.
         hand: Which hand model the weights were trained with, for files of earlier releases, which
             do not say it: "free", or the folder with the official MANO files.
+        shipped_detector: Leave out HandOS's detector, which must be the one of this package.
     """
     import dataclasses
     import json
 
     from handhold.errors import InputError
     from handhold.hand.model import HandModel
+    from handhold.models.handos.shipped import leave_out_detector
     from handhold.models.trained_hand import TrainedHand
     from handhold.models.weights import read_weights, write_weights
 
@@ -166,6 +169,8 @@ def pack(
         if found.hand is not None and not found.hand.agrees(told):
             raise InputError(f"--hand: {file} was trained with {found.hand}, found {told}")
         found = dataclasses.replace(found, hand=told)
+    if shipped_detector:
+        found = leave_out_detector(found, str(file))
     changed = dict(found.config)
     for pair in config:
         name, _, text = pair.partition("=")

@@ -19,6 +19,7 @@ from handhold.models.handos.detectors import FrozenDetector
 from handhold.models.handos.loss import HandOSLossConfig, loss
 from handhold.models.handos.model import HandOS
 from handhold.models.handos.processor import HandOSProcessor, HandOSProcessorConfig
+from handhold.models.handos.shipped import put_back_detector
 from handhold.models.loading import TRAIN, weights_of
 from handhold.models.processors import stored_settings
 from handhold.models.trained_hand import check_hand
@@ -91,7 +92,7 @@ PHOTO_MODELS: dict[str, PhotoEntry] = {
         processor=_small_processor,
         loss=loss,
         loss_config=HandOSLossConfig,
-        parameters=2_645_508,
+        parameters=2_585_604,
     ),
 }
 
@@ -139,7 +140,7 @@ def load_photo_model(
     hand = HandModel.load(mano, "right")
     loaded = build_photo_model(name, config=config, hand=hand)
     check_hand(file.hand, loaded.network, hand, str(path))
-    fit(loaded.network, file.entries, str(path))
+    fit(loaded.network, put_back_detector(file, str(path)), str(path))
     settings = stored_settings(told.processor().fitted(config), file, config, str(path))
     processor = HandOSProcessor(settings, hand)
     return dataclasses.replace(loaded, processor=processor, extra=file.extra)
