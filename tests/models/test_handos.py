@@ -16,9 +16,10 @@ from handhold.geometry.farthest import farthest_points
 from handhold.hand.model import HandModel
 from handhold.models.handos.batch import PhotoBatch
 from handhold.models.handos.camera import directions, project, translations
-from handhold.models.handos.lifting import nearest_weights
+from handhold.models.handos.lifting import Lifting, nearest_weights
 from handhold.models.handos.loss import HandOSLossConfig, loss, smoothness
 from handhold.models.handos.mesh import CoarseMesh, face_pairs
+from handhold.models.handos.positions import logit
 from handhold.models.handos.sides import normalised_volume
 
 
@@ -326,3 +327,21 @@ def test_labels_are_needed(hand: HandModel, batch: PhotoBatch) -> None:
     network = network_of(hand).eval()
     with torch.no_grad(), pytest.raises(InputError, match="positives"):
         loss(network(batch), batch)
+
+
+def test_boxes_keep_their_precision_in_bf16() -> None:
+    """Boxes decide where features are read: a few hundred places along a photo are too few."""
+    torch.manual_seed(0)
+    lifting = Lifting(32, torch.rand(50, 21).softmax(-1))
+    tokens, boxes = torch.randn(2, 21, 32), torch.rand(2, 21, 4)
+    boxes[0, :, 0] = 1 - 1e-6  # at the photo's edge
+    boxes.requires_grad_()
+    plain = lifting.mix(tokens, boxes)[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = lifting.mix(tokens, boxes)[1]
+        lifted = lifting(tokens, boxes)[1]
+    torch.testing.assert_close(mixed, plain, atol=1e-6, rtol=0)
+    lifted.sum().backward()
+    assert boxes.grad is not None and bool(torch.isfinite(boxes.grad).all())
+    low = logit(torch.tensor([0.0, 1.0], dtype=torch.bfloat16))
+    torch.testing.assert_close(low, torch.tensor([-1.0, 1.0]) * np.log(1e5 - 1), rtol=1e-2, atol=0)

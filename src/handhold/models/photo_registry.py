@@ -84,7 +84,7 @@ PHOTO_MODELS: dict[str, PhotoEntry] = {
         parameters=19_374_951,
     ),
     "handos-small": PhotoEntry(
-        summary="the same for processors: own detector, 195 vertices and a learned upsampling",
+        summary="the same for processors: the shipped detector, 195 vertices and a learned upsampling",
         paper=_HANDOS,
         licence=_OURS,
         network=HandOS,
@@ -92,7 +92,7 @@ PHOTO_MODELS: dict[str, PhotoEntry] = {
         processor=_small_processor,
         loss=loss,
         loss_config=HandOSLossConfig,
-        parameters=2_585_604,
+        parameters=1_801_160,
     ),
 }
 

@@ -142,6 +142,7 @@ class HandOSConfig:
             width=128,
             heads=4,
             feedforward=512,
+            layers_mesh=2,
             vertices=195,
             side_width=128,
             side_hidden=64,

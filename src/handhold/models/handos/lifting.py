@@ -82,8 +82,10 @@ class Lifting(nn.Module):
         return lifted, torch.cat((centre, mixed[..., 2:] * self.size.sigmoid()), dim=-1)
 
     def mix(self, tokens: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """The mixtures alone; boxes are held within [1e-4, 1 - 1e-4]."""
-        return self.matrix @ tokens, (self.matrix @ boxes).clamp(1e-4, 1 - 1e-4)
+        """The mixtures alone; boxes are held within [1e-4, 1 - 1e-4]. Those of boxes are no matrix
+        product, which mixed precision would round to a few hundred places."""
+        mixed = (self.matrix[:, :, None] * boxes[:, None]).sum(dim=2)
+        return self.matrix @ tokens, mixed.clamp(1e-4, 1 - 1e-4)
 
 
 def nearest_weights(points: NDArray[np.floating], chosen: NDArray[np.integer]) -> Tensor:

@@ -11,7 +11,10 @@ TEMPERATURE = 10_000.0
 
 
 def logit(share: Tensor, eps: float = 1e-5) -> Tensor:
-    """log(x / (1 - x)) of x held within [eps, 1 - eps]."""
+    """log(x / (1 - x)) of x held within [eps, 1 - eps]; at least float32, as lower precision knows
+    no number between 1 - eps and 1."""
+    if share.dtype in (torch.bfloat16, torch.float16):
+        share = share.float()
     share = share.clamp(eps, 1 - eps)
     return torch.log(share) - torch.log1p(-share)
 
