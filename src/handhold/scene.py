@@ -10,7 +10,7 @@ little, base to tip). `Sample` and `Scene` hold NumPy arrays and describe one im
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -151,6 +151,22 @@ class RigidObject:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a made sample comes from.
+
+    source: key of the sample whose labels it shows. object: the object's name. pose: which grasp or
+    frame the pose is of, where it is not the source's own. seed: of the series it was made in.
+    scores: what was measured on it, by name, such as `mpjpe_mm` (`synthesis.filtering`).
+    """
+
+    source: str
+    object: str | None = None
+    pose: str | None = None
+    seed: int | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One image with whatever its source knows about it.
 
@@ -160,6 +176,7 @@ class Sample:
     hand_mask_amodal: as if nothing hid the hand. depth: (H, W) metres, 0 = none. bare_image: the
     same scene with the object removed (UniHOPE's paired image). texture_map, normal_map: (H, W, 3)
     uint8, the first hand and the object as HandBooster renders them (`synthesis.conditions`).
+    provenance: None for photos and for scenes that are drawn from their key alone.
     """
 
     key: str
@@ -175,6 +192,7 @@ class Sample:
     bare_image: NDArray[np.uint8] | None = None
     texture_map: NDArray[np.uint8] | None = None
     normal_map: NDArray[np.uint8] | None = None
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         _check("Sample", "image", self.image, (None, None, 3))

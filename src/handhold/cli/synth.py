@@ -1,5 +1,6 @@
-"""`handhold synth`: labelled scenes, conditions of photos, photos made from conditions (here), and
-grasps (`synth_grasps`) as shards, with pictures."""
+"""`handhold synth`: labelled scenes, conditions of photos, photos made from conditions (here),
+grasps (`synth_grasps`) and the choice among made photos (`synth_filter`) as shards, with pictures.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from handhold.cli.synth_filter import filter_photos
 from handhold.cli.synth_grasps import grasps
 from handhold.synthesis.diffusion.images import ImageConfig
 from handhold.synthesis.scenes import SceneConfig
@@ -211,4 +213,10 @@ def images(
     print(f"{count} photos in {out}")
 
 
-COMMANDS = {"scenes": scenes, "grasps": grasps, "conditions": conditions, "images": images}
+COMMANDS = {
+    "scenes": scenes,
+    "grasps": grasps,
+    "conditions": conditions,
+    "images": images,
+    "filter": filter_photos,
+}

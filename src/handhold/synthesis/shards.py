@@ -2,11 +2,11 @@
 
 One sample is a group of tar members that share a running number:
 `00000012.jpg` (image), `.bare.jpg` (the scene without its object), `.json` (names, flags, camera
-size), `.labels.safetensors` (every array of the labels, bit exact in its own dtype),
-`.hand_mask.png`, `.hand_mask_amodal.png`, `.object_mask.png` (1 bit), `.depth.png` (16 bit,
-millimetres), `.texture_map.png`, `.normal_map.png` (HandBooster's conditions). The same samples
-always give the same bytes, a shard appears under its name only when it is complete, and complete
-shards are kept when the writing is started again.
+size; of made photos `scene.Provenance`), `.labels.safetensors` (every array of the labels, bit
+exact in its own dtype), `.hand_mask.png`, `.hand_mask_amodal.png`, `.object_mask.png` (1 bit),
+`.depth.png` (16 bit, millimetres), `.texture_map.png`, `.normal_map.png` (HandBooster's
+conditions). The same samples always give the same bytes, a shard appears under its name only when
+it is complete, and complete shards are kept when the writing is started again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from handhold.atomic import replacing, write_text
 from handhold.errors import FileFormatError, InputError, MissingFileError
-from handhold.scene import Camera, Hand, RigidObject, Sample
+from handhold.scene import Camera, Hand, Provenance, RigidObject, Sample
 
 FORMAT = 1
 INDEX_NAME = "index.json"
@@ -99,6 +99,8 @@ def encode_sample(sample: Sample, *, quality: int = 94, depth: bool = True) -> d
         "hands": [_split(hand, f"hands.{i}", arrays) for i, hand in enumerate(sample.hands)],
         "object": None if sample.object is None else _split(sample.object, "object", arrays),
     }
+    if sample.provenance is not None:
+        info["provenance"] = dataclasses.asdict(sample.provenance)
     members = {"info": json.dumps(info, sort_keys=True).encode()}
     members["labels"] = safetensors.numpy.save(dict(sorted(arrays.items())))
     jpeg = (cv2.IMWRITE_JPEG_QUALITY, quality)
@@ -148,6 +150,8 @@ def decode_sample(members: dict[str, bytes], where: str = "sample") -> Sample:
         }
         if info["object"] is not None:
             fields["object"] = RigidObject(**_join("object", info["object"], arrays))
+        if "provenance" in info:
+            fields["provenance"] = Provenance(**info["provenance"])
     except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise FileFormatError(f"{where}: labels cannot be read: {error}") from error
     for kind in ("image", "bare_image", *MAPS):
@@ -303,8 +307,14 @@ def write_shards(
 def _write_shard(
     block: Iterable[Sample], path: Path, first: int, *, quality: int, depth: bool
 ) -> int:
-    """Write one shard under a temporary name, move it, add it to the index; its sample count."""
-    stream = iter(block)
+    encoded = (encode_sample(sample, quality=quality, depth=depth) for sample in block)
+    return write_members(encoded, path, first)
+
+
+def write_members(samples: Iterable[dict[str, bytes]], path: Path, first: int = 0) -> int:
+    """Write one shard of samples that are encoded already (`encode_sample`), numbered from `first`
+    on, and add it to its folder's index; no file where there are no samples. Their count."""
+    stream = iter(samples)
     start = next(stream, None)
     if start is None:
         return 0
@@ -313,8 +323,7 @@ def _write_shard(
         replacing(path) as unfinished,
         tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        for count, sample in enumerate(itertools.chain([start], stream), 1):
-            members = encode_sample(sample, quality=quality, depth=depth)
+        for count, members in enumerate(itertools.chain([start], stream), 1):
             for kind, suffix in MEMBERS.items():
                 if kind in members:
                     _add(archive, f"{first + count - 1:08d}.{suffix}", members[kind])
@@ -353,7 +362,8 @@ def shard_files(where: str | Path | Sequence[str | Path]) -> list[Path]:
         raise InputError(f"{where}: shards at an address can be trained on; here, give files")
     path = Path(where)
     if path.is_dir():
-        files = sorted(path.glob("*.tar"))
+        # unfinished ones of a run that was killed begin with a dot
+        files = sorted(file for file in path.glob("*.tar") if not file.name.startswith("."))
     elif path.is_file():
         files = [path]
     elif "{" in str(where):
@@ -393,6 +403,11 @@ class ShardDataset:
         return len(self._places)
 
     def __getitem__(self, number: int) -> Sample:
+        where, members = self.members(number)
+        return decode_sample(members, where)
+
+    def members(self, number: int) -> tuple[str, dict[str, bytes]]:
+        """A sample as it is stored, without what is skipped, and its place in words."""
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
         file = int(np.searchsorted(self._ends, number, side="right"))
@@ -405,7 +420,7 @@ class ShardDataset:
             members[kind] = os.pread(descriptor, size, offset)
             if len(members[kind]) != size:
                 raise FileFormatError(f"{where}: the file ends inside .{MEMBERS[kind]}")
-        return decode_sample(members, where)
+        return where, members
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))

@@ -20,7 +20,7 @@ from handhold.hand.model import HandModel
 from handhold.models.handbooster.loss import DiffusionBatch
 from handhold.objects.mesh import ObjectMesh
 from handhold.render.raycast import RenderMesh
-from handhold.scene import Camera, Hand, Sample
+from handhold.scene import Camera, Hand, Provenance, Sample
 from handhold.synthesis.conditions import (
     crop_affine,
     draw_conditions,
@@ -132,11 +132,13 @@ def conditions_picture(
     return draw_conditions(found, sample.image)
 
 
-def made_sample(sample: Sample, image: NDArray[np.uint8], key: str) -> Sample:
+def made_sample(
+    sample: Sample, image: NDArray[np.uint8], key: str, seed: int | None = None
+) -> Sample:
     """The sample whose photo is a made crop (S, S, 3) of its first hand (as a right hand).
 
     The crop becomes the photo, turned over again for left hands; 3D labels stay, the camera, 2D
-    labels, masks and maps become those of the crop.
+    labels and masks become those of the crop. seed: of the series, for the provenance.
     """
     size = image.shape[0]
     hand = sample.hands[0]
@@ -166,6 +168,12 @@ def made_sample(sample: Sample, image: NDArray[np.uint8], key: str) -> Sample:
         hands=(_moved(hand, affine),),
         object=thing,
         hands_complete=False,
+        provenance=Provenance(
+            source=sample.key,
+            object=None if thing is None else thing.name,
+            pose=None if sample.provenance is None else sample.provenance.pose,
+            seed=seed,
+        ),
         **changes,
     )
 

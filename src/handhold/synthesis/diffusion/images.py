@@ -67,7 +67,7 @@ def make_images(
             eta=config.eta,
         )
         for number, sample, image in zip(part, found, to_uint8(crops), strict=True):
-            yield made_sample(sample, image, f"made-{seed}-{number:07d}-{sample.key}")
+            yield made_sample(sample, image, f"made-{seed}-{number:07d}-{sample.key}", seed)
 
 
 def open_conditions(folder: Path) -> ShardDataset:

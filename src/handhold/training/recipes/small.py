@@ -119,6 +119,7 @@ def handbooster_small(**changes: Any) -> TrainConfig:
         "ema": 0.995,
         "clip_norm": 1.0,
         "augment": False,
+        "channels_last": False,
         "workers": 1,
     }
     return _small("handbooster-small", values | changes)
