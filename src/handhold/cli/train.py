@@ -17,12 +17,26 @@ if TYPE_CHECKING:
     from handhold.training.config import TrainConfig
 
 
+IN_STAGES = {
+    "unihope": "Both stages of UniHOPE, one after the other.",
+    "h2onet": "Both stages of H2ONet, one after the other.",
+    "handos-paper": "Both stages of handos-paper, one after the other.",
+    "handos-base": "Both stages of handos-base, one after the other.",
+    "handos-small": "Both stages of handos-small, one after the other.",
+}
+
+
+def _names() -> str:
+    from handhold.training.recipes import RECIPES
+
+    return f'Recipe to train; "list" says what each is: {", ".join([*RECIPES, *IN_STAGES])}.'
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Options of `handhold train`."""
 
-    name: tyro.conf.Positional[str]
-    """Recipe to train, such as unihope-small or hand-detector; "list" shows all."""
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_names())]
     out: Path | None = None
     """Folder of the run; runs/NAME if not given. Is continued when it holds a run."""
     data: tuple[str, ...] = ()
@@ -156,6 +170,9 @@ def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
 
     handhold train unihope-small --data shards:made=0.7 photos:mine=0.3 --out runs/mixed
 
+    handhold train mobrecon-handbooster --data dexycb/s0-train:DEXYCB=0.5 shards:ACCEPTED=0.5
+    (real photos and those of `handhold synth filter`, half and half)
+
     handhold train hflnet --data dexycb/s0-train:DOWNLOADS/dexycb --mano MANO --out runs/dexycb
 
     handhold train unihope-small --out runs/mixed            (goes on)
@@ -169,11 +186,9 @@ def train(options: Annotated[Train, tyro.conf.arg(name="")]) -> int:
 
     if options.name == "list":
         for name, recipe in RECIPES.items():
-            print(f"{name:<20} {(recipe.__doc__ or '').strip().splitlines()[0]}")
-        print(f"{'unihope':<20} Both stages of UniHOPE, one after the other.")
-        print(f"{'h2onet':<20} Both stages of H2ONet, one after the other.")
-        for name in ("handos-paper", "handos-base", "handos-small"):
-            print(f"{name:<20} Both stages of {name}, one after the other.")
+            print(f"{name:<28} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+        for name, told in IN_STAGES.items():
+            print(f"{name:<28} {told}")
         return 0
     try:
         import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from handhold.training.config import TrainConfig
-from handhold.training.recipes import handos, papers, small, smoke
+from handhold.training.recipes import boosted, handos, papers, small, smoke
 
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "unihope-small": small.unihope_small,
@@ -25,7 +25,6 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "handoccnet-unihope": papers.handoccnet_unihope,
     "handoccnet-small": small.handoccnet_small,
     "mobrecon": papers.mobrecon,
-    "mobrecon-handbooster": papers.mobrecon_handbooster,
     "mobrecon-small": small.mobrecon_small,
     "h2onet-stage1": papers.h2onet_stage1,
     "h2onet-stage2": papers.h2onet_stage2,
@@ -47,5 +46,6 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "grasp-classifier": papers.grasp_classifier,
     "handbooster-diffusion": papers.handbooster_diffusion,
     "handbooster-small": small.handbooster_small,
+    **boosted.RECIPES,
     **smoke.RECIPES,
 }

@@ -179,22 +179,6 @@ def mobrecon(**changes: Any) -> TrainConfig:
     return TrainConfig(**(values | changes))
 
 
-def mobrecon_handbooster(**changes: Any) -> TrainConfig:
-    """MobRecon as HandBooster's authors retrained it on DexYCB: 76 epochs, x0.1 at 60.
-
-    HO3D: `epochs=38, decay_at=(30.0,)`.
-    """
-    values = {
-        "recipe": "mobrecon-handbooster",
-        "preparation": "hand_alone",
-        "network": {"mesh_conv": "spiral"},
-        "epochs": 76.0,
-        "decay_at": (60.0,),
-        "clip_norm": 0.1,
-    }
-    return dataclasses.replace(mobrecon(), **(values | changes))
-
-
 def h2onet_stage1(**changes: Any) -> TrainConfig:
     """H2ONet's first stage: without the orientation losses, 38 epochs at 1e-3, x0.1 at 30.
 
