@@ -134,7 +134,8 @@ def test_published_limits() -> None:
         assert strict.reasons(on | {name: float("nan")}) == [name]
     assert replace(strict, pa_mpjpe_mm=9.0).reasons(on) == ["pa_mpjpe_mm"]
     assert strict.reasons({}) == ["not_found"]
-    for wrong in ({"limits": "frei"}, {"mpjpe_mm": 0.0}, {"pictures": -1}):
+    wrongs: list[dict[str, Any]] = [{"limits": "frei"}, {"mpjpe_mm": 0.0}, {"pictures": -1}]
+    for wrong in wrongs:
         with pytest.raises(InputError, match="FilterConfig"):
             FilterConfig(**wrong)
 

@@ -26,7 +26,6 @@ from handhold.geometry.alignment import procrustes
 from handhold.inference.estimator import DEFAULT_MODEL, Estimator
 from handhold.scene import FloatArray, Hand, Provenance, Sample
 from handhold.synthesis.shards import (
-    MEMBERS,
     ShardDataset,
     decode_sample,
     shard_files,
@@ -281,13 +280,16 @@ def _with_scores(info: bytes, sample: Sample, scores: Mapping[str, float]) -> by
 def _read_scores(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
-        for row in document["photos"]:
-            row["key"], row["scores"], row["reasons"]
-        document["settings"], document["source"]
-    except (ValueError, KeyError, TypeError) as error:
+        whole = {"settings", "source"} <= set(document) and all(
+            {"key", "scores", "reasons"} <= set(row) for row in document["photos"]
+        )
+    except (ValueError, KeyError, TypeError):
+        whole, document = False, {}
+    if not whole:
         raise FileFormatError(
-            f"{path}: expected the scores of a shard (.{MEMBERS['info']}): {error}"
-        ) from error
+            f"{path}: expected the scores of a shard's photos, as filtering writes them; without "
+            "the file the shard is filtered anew"
+        )
     return document
 
 
