@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -266,7 +264,7 @@ def test_killed(samples: list[Sample], tmp_path: Path) -> None:
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while running.poll() is None and not (tmp_path / "part/shard-000000.scores.json").exists():
         time.sleep(0.01)
-    os.kill(running.pid, signal.SIGKILL)
+    running.kill()
     running.wait()
     config = FilterConfig(pa_mpjpe_mm=12.0, pictures=4)
     torch.set_num_threads(1)
