@@ -84,7 +84,7 @@ PHOTO_MODELS: dict[str, PhotoEntry] = {
         parameters=19_374_951,
     ),
     "handos-small": PhotoEntry(
-        summary="the same for processors: the shipped detector, 195 vertices and a learned upsampling",
+        summary="the same for processors: shipped detector, 195 vertices, learned upsampling",
         paper=_HANDOS,
         licence=_OURS,
         network=HandOS,
