@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from handhold.cli.synth_filter import filter_photos
 from handhold.cli.synth_grasps import grasps
 from handhold.synthesis.diffusion.images import ImageConfig
+from handhold.synthesis.novel import NovelConfig
 from handhold.synthesis.scenes import SceneConfig
 
 
@@ -160,6 +161,79 @@ def conditions(
     print(f"{len(usable)} samples in {out}")
 
 
+def novel(
+    grasps: Path,
+    data: str,
+    out: Path,
+    objects: str = "catalogue",
+    count: int = 1000,
+    seed: int = 0,
+    mano: Path | None = None,
+    shard_size: int = 100,
+    workers: int = 1,
+    sheet: bool = True,
+    config: NovelConfig = NovelConfig(),  # noqa: B008 - frozen
+    scene: SceneConfig = SceneConfig(occluder=0.0),  # noqa: B008 - frozen
+) -> None:
+    """Show made grasps to the cameras of a data set: HandBooster's novel conditions; goes on where
+    it stopped.
+
+    The samples have exact labels, the maps that `handhold synth images` makes photos from, and
+    photos of the ray-caster, with which they can be trained on as they are.
+
+    Args:
+        grasps: Folder of `handhold synth grasps`.
+        data: Whose cameras, turns, shapes and own grasps: a set, such as
+            dexycb/s0-train:DOWNLOADS/dexycb, or shards:FOLDER. Right hands only.
+        out: Folder for the shards, `sheet.png` and `similarity.png`.
+        objects: The meshes that the grasps were made of: their folder, or `catalogue`.
+        count: Conditions in all.
+        seed: The series. Condition i of a series is always the same.
+        mano: Folder with the official MANO files, if grasps and data were made with MANO.
+        shard_size: Conditions in one shard.
+        workers: Processes that render, each a shard at a time.
+        sheet: Draw the first conditions, and how alike the poses of real and made grasps are.
+        config: Which poses are shown.
+        scene: How the photos look; their size is that of the data.
+    """
+    import dataclasses
+    from itertools import islice
+
+    from rich.progress import track
+
+    from handhold.hand.model import HandModel
+    from handhold.synthesis.diffusion.crops import conditions_picture
+    from handhold.synthesis.novel_shards import Creation, creator, write_part
+    from handhold.synthesis.sampling_plots import draw_similarities
+    from handhold.synthesis.shards import read_shards, shard_path
+
+    scene = dataclasses.replace(scene, mano=mano)
+    told = Creation(str(grasps), data, objects, None if mano is None else str(mano), seed)
+    made = creator(told, config, scene)  # also tells what is wrong before anything is written
+    out.mkdir(parents=True, exist_ok=True)
+    firsts = [
+        n for n in range(0, count, shard_size) if not shard_path(out, n // shard_size).exists()
+    ]
+    jobs = [(told, config, scene, out, n, min(shard_size, count - n), shard_size) for n in firsts]
+    if workers <= 1:
+        for job in track(jobs, "rendering conditions"):
+            write_part(*job)
+    else:
+        with ProcessPoolExecutor(workers) as pool:
+            running = pool.map(write_part, *zip(*jobs, strict=True))
+            for _ in track(running, "rendering conditions", len(jobs)):
+                pass
+    if sheet:
+        meshes = {prop.mesh.name: prop.mesh for prop in made.props.values()}
+        models = {"right": HandModel.load(mano, "right")}
+        first = islice(read_shards(out), 24)
+        _write_lines(out, [conditions_picture(sample, meshes, models, 128) for sample in first])
+        for name in sorted(set(made.names) & set(made.reference.grasps))[:1]:
+            real, own = made.reference.grasps[name].vectors, made.made[name].vectors
+            draw_similarities(real, own, out / "similarity.png", seed=seed, title=name)
+    print(f"{count} conditions in {out}")
+
+
 def images(
     data: Path,
     weights: Path,
@@ -217,6 +291,7 @@ COMMANDS = {
     "scenes": scenes,
     "grasps": grasps,
     "conditions": conditions,
+    "novel": novel,
     "images": images,
     "filter": filter_photos,
 }

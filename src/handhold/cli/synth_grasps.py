@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from handhold.objects.mesh import ObjectMesh
     from handhold.synthesis.grasps.files import Outcome
     from handhold.synthesis.grasps.generate import GraspConfig
     from handhold.synthesis.grasps.hand import GraspHand
@@ -56,6 +54,7 @@ def grasps(
 
     from handhold.errors import HandholdError, InputError
     from handhold.hand.model import HandModel
+    from handhold.objects.sources import mesh_loaders
     from handhold.synthesis.grasps.files import describe, fill, write_whole
     from handhold.synthesis.grasps.hand import GraspHand
     from handhold.synthesis.grasps.solid import prepare
@@ -65,7 +64,7 @@ def grasps(
         raise InputError(f"--count: expected 1 or more, found {count}")
     config = _config(method, check, steps, table, lift, batch)
     hand = GraspHand(HandModel.load(mano))
-    sources = _sources(objects)
+    sources = mesh_loaders(objects).items()
     done: list[Outcome] = []
     failed: dict[str, str] = {}
     with Progress(transient=True) as bar:
@@ -123,27 +122,6 @@ def _config(
     if table:  # the weight of DexGraspNet's table branch
         config = replace(config, energy=replace(config.energy, table=40.0))
     return replace(config, table=table, lift=lift, batch=batch)
-
-
-def _sources(objects: str) -> Iterator[tuple[str, functools.partial[ObjectMesh]]]:
-    """Names and loaders, so that a broken mesh stops nothing but itself."""
-    import numpy as np
-
-    from handhold.objects.catalogue import YCB_NAMES
-    from handhold.objects.mesh import load_object, object_files
-    from handhold.objects.procedural import make_object
-
-    if objects == "catalogue":
-        return iter(
-            [(n, functools.partial(make_object, n, np.random.default_rng(0))) for n in YCB_NAMES]
-        )
-    found: list[tuple[str, functools.partial[ObjectMesh]]] = []
-    for path in object_files(objects):
-        generic = path.stem in ("textured", "textured_simple", "nontextured", "mesh", "model")
-        found.append(
-            (path.parent.name if generic else path.stem, functools.partial(load_object, path))
-        )
-    return iter(found)
 
 
 def _extras(hand: GraspHand, solid: Solid, folder: Path, sheet: bool, json_files: bool) -> None:

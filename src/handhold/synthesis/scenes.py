@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +38,7 @@ from handhold.synthesis.wardrobe import Wardrobe
 Array = NDArray[Any]
 Kind = Literal["bare", "holding", "near"]
 MIRROR = np.array([-1.0, 1.0, 1.0])
+PALM = (0, 5, 9, 13, 17)  # joints whose mean is the hand's centre
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,7 @@ class _Actor:
     pose: Array
     betas: Array
     translation: Array
+    offset: Array  # of the rest pose's origin after the turn
     prop: Prop | None = None
     object_rotation: Array | None = None
     object_translation: Array | None = None
@@ -135,6 +138,40 @@ def make_scene(seed: int, index: int, config: SceneConfig | None = None) -> Samp
         actors.append(_actor(rng, config, _second_view(rng, config, view), "bare"))
     extras = _occluders(rng, config, actors[0])
     return _photograph(rng, config, key, view.camera, background, actors, extras)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grasp:
+    """A right hand and what it holds, in the camera frame. pose (16, 3): the root's axis-angle is
+    the hand's turn. wrist (3,): joint 0. prop, object_rotation (3, 3), object_translation (3,)."""
+
+    pose: Array
+    betas: Array
+    wrist: Array
+    prop: Prop
+    object_rotation: Array
+    object_translation: Array
+
+
+def show_grasp(
+    rng: np.random.Generator, config: SceneConfig, key: str, camera: Camera, grasp: Grasp
+) -> Sample:
+    """A scene of a given grasp before a given camera; lights, arm, background and the camera's
+    faults are drawn."""
+    config = replace(config, width=camera.width, height=camera.height)
+    background = _background(rng, config)
+    turn = Rotation.from_rotvec(grasp.pose[0]).as_matrix()
+    hand = _dressed(
+        rng, config, camera, "right", grasp.pose, grasp.betas, turn, grasp.wrist, [0], held=True
+    )
+    actor = replace(
+        hand,
+        prop=grasp.prop,
+        object_rotation=grasp.object_rotation,
+        object_translation=grasp.object_translation,
+    )
+    extras = _occluders(rng, config, actor)
+    return _photograph(rng, config, key, camera, background, [actor], extras)
 
 
 def _kind(rng: np.random.Generator, config: SceneConfig) -> Kind:
@@ -179,25 +216,53 @@ def _actor(rng: np.random.Generator, config: SceneConfig, view: View, kind: Kind
     if pose is None:
         pose = anatomy.sample_pose(rng, 1)[0]
     sign = MIRROR if side == "left" else np.ones(3)
-    global_rotation = view.rotation
+    rotation = view.rotation
     if side == "left":
         pose = mirror_pose(pose)
         turn, shift = sign[:, None] * turn * sign, shift * sign
-        global_rotation = sign[:, None] * global_rotation * sign
+        rotation = sign[:, None] * rotation * sign
+    actor = _dressed(
+        rng, config, view.camera, side, pose, betas, rotation, view.centre, PALM, held=False
+    )
+    if prop is None:
+        return actor
+    return replace(
+        actor,
+        prop=prop,
+        object_rotation=rotation @ turn,
+        object_translation=shift @ rotation.T + actor.offset,
+        held=kind == "holding",
+    )
+
+
+def _dressed(
+    rng: np.random.Generator,
+    config: SceneConfig,
+    camera: Camera,
+    side: Side,
+    pose: Array,
+    betas: Array,
+    rotation: Array,
+    target: Array,
+    anchor: Sequence[int],
+    *,
+    held: bool,
+) -> _Actor:
+    """A hand turned by `rotation` (3, 3) whose joints `anchor` have their mean at `target` (3,)."""
     model = _hand_models(config.mano)[side]
     pose = np.array(pose, np.float32)
+    pose[0] = 0
     with torch.inference_mode():
         rest = model(torch.from_numpy(pose), torch.from_numpy(np.float32(betas)))
         wrist = rest.joints[0].numpy().astype(np.float64)
         flesh, joints = rest.vertices.numpy(), rest.joints.numpy()
-    centre = joints[[0, 5, 9, 13, 17]].mean(0)
-    offset = view.centre - global_rotation @ centre  # x_camera = rotation x + offset
-    pose[0] = Rotation.from_matrix(global_rotation).as_rotvec()
+    offset = target - rotation @ joints[list(anchor)].mean(0)  # x_camera = rotation x + offset
+    pose[0] = Rotation.from_matrix(rotation).as_rotvec()
 
     def place_points(points: Array) -> Array:
-        return points @ global_rotation.T + offset
+        return points @ rotation.T + offset
 
-    pixel = float(view.centre[2] / view.camera.intrinsics[0, 0])
+    pixel = float(target[2] / camera.intrinsics[0, 0])
     meshes = _wardrobe(config.mano, side).dress(rng, flesh, place_points, pixel=pixel)
     return _Actor(
         side=side,
@@ -206,11 +271,9 @@ def _actor(rng: np.random.Generator, config: SceneConfig, view: View, kind: Kind
         vertices=place_points(flesh),
         pose=pose,
         betas=betas,
-        translation=global_rotation @ wrist + offset - wrist,
-        prop=prop,
-        object_rotation=global_rotation @ turn,
-        object_translation=place_points(shift),
-        held=kind == "holding",
+        translation=rotation @ wrist + offset - wrist,
+        offset=offset,
+        held=held,
     )
 
 
