@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_named(grasps, own, objects, tmp_path: Path) -> Non
         NovelConditions(own, {}, objects)
     with pytest.raises(InputError, match=r"empty.*shard-0000"):
         made_grasps(tmp_path / "empty")
-    with pytest.raises(InputError, match="made in 0..1"):
+    with pytest.raises(InputError, match=r"made in 0..1"):
         NovelConfig(made=1.5)
     with pytest.raises(InputError, match=r"data 'nothing'.*shards:FOLDER"):
         novel(grasps, "nothing", tmp_path / "out")

@@ -4,7 +4,6 @@ grasps (`synth_grasps`) and the choice among made photos (`synth_filter`) as sha
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ def scenes(
     seed: int = 0,
     shard_size: int = 500,
     workers: int = 1,
+    ray: str | None = None,
     sheet: bool = True,
     config: SceneConfig = SceneConfig(),  # noqa: B008 - frozen
 ) -> None:
@@ -34,11 +34,13 @@ def scenes(
         seed: The series. Scene i of a series is always the same.
         shard_size: Scenes in one shard.
         workers: Processes that render, each a shard at a time.
+        ray: Address of a Ray cluster to render on, or `local`; it must see the same folders.
         sheet: Draw the first scenes with their labels on one picture.
         config: What the scenes show.
     """
     from rich.progress import track
 
+    from handhold.parallel import run_jobs
     from handhold.synthesis.shards import shard_path
 
     out.mkdir(parents=True, exist_ok=True)
@@ -48,13 +50,8 @@ def scenes(
     jobs = [
         (out, first, min(shard_size, count - first), seed, shard_size, config) for first in firsts
     ]
-    if workers <= 1:
-        for job in track(jobs, "rendering shards"):
-            _render(*job)
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            for _ in track(pool.map(_render, *zip(*jobs, strict=True)), "rendering", len(jobs)):
-                pass
+    for _ in track(run_jobs(_render, jobs, workers=workers, ray=ray), "rendering", len(jobs)):
+        pass
     if sheet:
         _sheet(out)
     print(f"{count} scenes in {out}")
@@ -171,6 +168,7 @@ def novel(
     mano: Path | None = None,
     shard_size: int = 100,
     workers: int = 1,
+    ray: str | None = None,
     sheet: bool = True,
     config: NovelConfig = NovelConfig(),  # noqa: B008 - frozen
     scene: SceneConfig = SceneConfig(occluder=0.0),  # noqa: B008 - frozen
@@ -192,6 +190,7 @@ def novel(
         mano: Folder with the official MANO files, if grasps and data were made with MANO.
         shard_size: Conditions in one shard.
         workers: Processes that render, each a shard at a time.
+        ray: Address of a Ray cluster to render on, or `local`; it must see the same folders.
         sheet: Draw the first conditions, and how alike the poses of real and made grasps are.
         config: Which poses are shown.
         scene: How the photos look; their size is that of the data.
@@ -202,6 +201,7 @@ def novel(
     from rich.progress import track
 
     from handhold.hand.model import HandModel
+    from handhold.parallel import run_jobs
     from handhold.synthesis.diffusion.crops import conditions_picture
     from handhold.synthesis.novel_shards import Creation, creator, write_part
     from handhold.synthesis.sampling_plots import draw_similarities
@@ -215,14 +215,9 @@ def novel(
         n for n in range(0, count, shard_size) if not shard_path(out, n // shard_size).exists()
     ]
     jobs = [(told, config, scene, out, n, min(shard_size, count - n), shard_size) for n in firsts]
-    if workers <= 1:
-        for job in track(jobs, "rendering conditions"):
-            write_part(*job)
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            running = pool.map(write_part, *zip(*jobs, strict=True))
-            for _ in track(running, "rendering conditions", len(jobs)):
-                pass
+    running = run_jobs(write_part, jobs, workers=workers, ray=ray)
+    for _ in track(running, "rendering conditions", len(jobs)):
+        pass
     if sheet:
         meshes = {prop.mesh.name: prop.mesh for prop in made.props.values()}
         models = {"right": HandModel.load(mano, "right")}
@@ -243,6 +238,8 @@ def images(
     shard_size: int = 100,
     device: str = "cpu",
     threads: int | None = None,
+    workers: int = 1,
+    ray: str | None = None,
     sheet: bool = True,
     config: ImageConfig = ImageConfig(),  # noqa: B008 - frozen
 ) -> None:
@@ -258,28 +255,44 @@ def images(
         seed: The series. Photo i of a series is always the same.
         shard_size: Photos in one shard.
         device: Where to compute: cpu, cuda, mps.
-        threads: Processor threads (default: PyTorch's choice).
+        threads: Processor threads (default: PyTorch's choice; 1 where there are several workers).
+        workers: Processes, each a shard at a time.
+        ray: Address of a Ray cluster to compute on, or `local`; it must see the same folders.
         sheet: Draw the first photos beside their conditions on one picture.
         config: How photos are made.
     """
-    import torch
-    from rich.progress import Progress
+    from rich.progress import track
 
     from handhold.models.handbooster.weights import load_denoiser
-    from handhold.synthesis.diffusion.images import beside, open_conditions, write_images
-    from handhold.synthesis.shards import read_shards
+    from handhold.parallel import run_jobs
+    from handhold.synthesis.diffusion.images import beside, open_conditions, write_part
+    from handhold.synthesis.shards import read_shards, shard_path
 
-    if threads:
-        torch.set_num_threads(threads)
-    network = load_denoiser(weights).to(device)
+    load_denoiser(weights)  # tells what is wrong before anything is written
     samples = open_conditions(data)
     out.mkdir(parents=True, exist_ok=True)
-    with Progress() as progress:
-        bar = progress.add_task("making photos", total=count)
-        for done in write_images(
-            network, samples, out, count, config, seed=seed, shard_size=shard_size
-        ):
-            progress.update(bar, completed=done)
+    firsts = [
+        n for n in range(0, count, shard_size) if not shard_path(out, n // shard_size).exists()
+    ]
+    threads = 1 if threads is None and (workers > 1 or ray is not None) else threads
+    jobs = [
+        (
+            weights,
+            data,
+            out,
+            n,
+            min(count, n + shard_size),
+            shard_size,
+            seed,
+            config,
+            device,
+            threads,
+        )
+        for n in firsts
+    ]
+    running = run_jobs(write_part, jobs, workers=workers, ray=ray)
+    for _ in track(running, "making photos", len(jobs)):
+        pass
     if sheet:
         first = zip(read_shards(out), range(24), strict=False)
         rows = [beside(samples[number % len(samples)], made) for made, number in first]

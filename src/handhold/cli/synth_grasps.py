@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from handhold.synthesis.grasps.files import Outcome
     from handhold.synthesis.grasps.generate import GraspConfig
     from handhold.synthesis.grasps.hand import GraspHand
@@ -31,6 +29,8 @@ def grasps(
     batch: int = 64,
     json_files: bool = False,
     sheet: bool = True,
+    workers: int = 1,
+    ray: str | None = None,
 ) -> int:
     """Grasps of every object by a right hand; an interrupted run goes on where it stopped.
 
@@ -48,41 +48,34 @@ def grasps(
         batch: Grasps annealed together, one shard.
         json_files: Also write OBJECT/json/NNNN.json as the released generator does.
         sheet: Draw the first eight grasps of each object.
+        workers: Processes, each an object at a time.
+        ray: Address of a Ray cluster to compute on, or `local`; it must see the same folders.
     """
-    import torch
-    from rich.progress import Progress
+    from rich.progress import track
 
-    from handhold.errors import HandholdError, InputError
-    from handhold.hand.model import HandModel
+    from handhold.errors import InputError
     from handhold.objects.sources import mesh_loaders
-    from handhold.synthesis.grasps.files import describe, fill, write_whole
-    from handhold.synthesis.grasps.hand import GraspHand
-    from handhold.synthesis.grasps.solid import prepare
+    from handhold.parallel import run_jobs
+    from handhold.synthesis.grasps.files import Outcome, describe, write_whole
 
-    torch.set_num_threads(1)  # more threads sum in another order
     if count < 1:
         raise InputError(f"--count: expected 1 or more, found {count}")
     config = _config(method, check, steps, table, lift, batch)
-    hand = GraspHand(HandModel.load(mano))
-    sources = mesh_loaders(objects).items()
-    done: list[Outcome] = []
-    failed: dict[str, str] = {}
-    with Progress(transient=True) as bar:
-        for name, load in sources:
-            task = bar.add_task(name, total=count)
-            try:
-                solid = prepare(load(), points=config.points)
-                for note in solid.repairs:
-                    print(f"{name}: {note}")
-                folder = out / name
-                update = functools.partial(_advance, bar, task, count)
-                outcome = fill(hand, solid, folder, count, seed, config, update)
-                _extras(hand, solid, folder, sheet, json_files)
-                done.append(outcome)
-            except HandholdError as error:
-                failed[name] = str(error)
-                print(f"handhold: {error}", file=sys.stderr)
-            bar.remove_task(task)
+    names = list(mesh_loaders(objects))
+    jobs = [
+        (name, objects, mano, out / name, count, seed, config, sheet, json_files) for name in names
+    ]
+    found: dict[str, Outcome | str] = {}
+    running = run_jobs(_object, jobs, workers=workers, ray=ray)
+    for number, told in track(running, "objects", len(jobs)):
+        found[names[number]] = told
+    done = [told for name in names if isinstance(told := found[name], Outcome)]
+    failed = {name: told for name in names if isinstance(told := found[name], str)}
+    for told in done:
+        for note in told.repairs:
+            print(f"{told.name}: {note}")
+    for message in failed.values():
+        print(f"handhold: {message}", file=sys.stderr)
     report = {
         "objects": {item.name: item._asdict() for item in done},
         "failed": failed,
@@ -97,8 +90,42 @@ def grasps(
     return 0 if not failed else (1 if done else 2)
 
 
-def _advance(bar: Progress, task: TaskID, count: int, valid: int) -> None:
-    bar.update(task, completed=min(valid, count))
+def _object(
+    name: str,
+    objects: str,
+    mano: Path | None,
+    folder: Path,
+    count: int,
+    seed: int,
+    config: GraspConfig,
+    sheet: bool,
+    json_files: bool,
+) -> Outcome | str:
+    """The grasps of one object, or why there are none."""
+    import torch
+
+    from handhold.errors import HandholdError
+    from handhold.objects.sources import mesh_loaders
+    from handhold.synthesis.grasps.files import fill
+    from handhold.synthesis.grasps.solid import prepare
+
+    torch.set_num_threads(1)  # more threads sum in another order
+    hand = _hand(mano)
+    try:
+        solid = prepare(mesh_loaders(objects)[name](), points=config.points)
+        outcome = fill(hand, solid, folder, count, seed, config)
+        _extras(hand, solid, folder, sheet, json_files)
+    except HandholdError as error:
+        return str(error)
+    return outcome
+
+
+@functools.lru_cache(maxsize=1)
+def _hand(mano: Path | None) -> GraspHand:
+    from handhold.hand.model import HandModel
+    from handhold.synthesis.grasps.hand import GraspHand
+
+    return GraspHand(HandModel.load(mano))
 
 
 def _config(

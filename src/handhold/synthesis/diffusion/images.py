@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from handhold.errors import InputError
 from handhold.models.handbooster.model import HandBoosterUNet
+from handhold.models.handbooster.weights import load_denoiser
 from handhold.scene import Sample
 from handhold.synthesis.diffusion.crops import encode_crops, made_sample, maps_of, seeds_of
 from handhold.synthesis.diffusion.generate import GUIDANCE, STEPS, generate, to_uint8
-from handhold.synthesis.shards import MAPS, OPTIONAL, ShardDataset, shard_path, write_shards
+from handhold.synthesis.shards import MAPS, OPTIONAL, ShardDataset, write_shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,24 +84,29 @@ def open_conditions(folder: Path) -> ShardDataset:
     return samples
 
 
-def write_images(
-    network: HandBoosterUNet,
-    samples: ShardDataset,
+def write_part(
+    weights: Path,
+    conditions: Path,
     out: Path,
-    count: int,
+    first: int,
+    stop: int,
+    shard_size: int,
+    seed: int,
     config: ImageConfig,
-    *,
-    seed: int = 0,
-    shard_size: int = 500,
-) -> Iterator[int]:
-    """Write photos 0 .. count - 1 of the series as shards; tells how many are done after each
-    shard. Finished shards are kept, so an interrupted series goes on where it stopped."""
-    for first in range(0, count, shard_size):
-        numbers = range(first, min(count, first + shard_size))
-        if not shard_path(out, first // shard_size).exists():
-            made = make_images(network, samples, numbers, config, seed=seed)
-            write_shards(made, out, shard_size, first, quality=98)
-        yield numbers.stop
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    """Write photos `first` to `stop - 1` of the series, one shard."""
+    if threads:
+        torch.set_num_threads(threads)
+    network = _opened(weights, device)
+    made = make_images(network, open_conditions(conditions), range(first, stop), config, seed=seed)
+    write_shards(made, out, shard_size, first, quality=98)
+
+
+@lru_cache(maxsize=1)
+def _opened(weights: Path, device: str) -> HandBoosterUNet:
+    return load_denoiser(weights).to(device)
 
 
 def beside(sample: Sample, made: Sample) -> NDArray[np.uint8]:

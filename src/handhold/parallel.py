@@ -1,0 +1,80 @@
+"""Independent jobs: one after the other, in several processes, or on the machines of a Ray cluster.
+
+A job is the arguments of a function that writes files of its own and whose random choices follow
+from its arguments: what comes out does not depend on where or in what order jobs run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import Any
+
+from handhold.errors import HandholdError, MissingExtraError
+
+LOCAL = "local"
+Jobs = Sequence[tuple[Any, ...]]
+
+
+def run_jobs(
+    function: Callable[..., Any], jobs: Jobs, *, workers: int = 1, ray: str | None = None
+) -> Iterator[tuple[int, Any]]:
+    """Number and result of each job as it finishes.
+
+    workers: processes on this machine. ray: address of a cluster that sees the same folders, or
+    "local" to start one here, of `workers` processes. The first error ends it; jobs that were
+    finished stay. Raises MissingExtraError without Ray where it is asked for, and what a job
+    raises.
+    """
+    if not jobs:
+        return
+    if ray is not None:
+        yield from _on_ray(function, jobs, workers, ray)
+    elif workers > 1:
+        yield from _in_processes(function, jobs, workers)
+    else:
+        for number, job in enumerate(jobs):
+            yield number, function(*job)
+
+
+def _in_processes(
+    function: Callable[..., Any], jobs: Jobs, workers: int
+) -> Iterator[tuple[int, Any]]:
+    with ProcessPoolExecutor(min(workers, len(jobs))) as pool:
+        running = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
+        try:
+            while running:
+                for one in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(one), one.result()
+        finally:
+            for one in running:
+                one.cancel()
+
+
+def _on_ray(
+    function: Callable[..., Any], jobs: Jobs, workers: int, address: str
+) -> Iterator[tuple[int, Any]]:
+    try:
+        import ray
+        from ray.exceptions import RayTaskError
+    except ImportError as error:
+        raise MissingExtraError("--ray needs: pip install 'handhold[ray]'") from error
+    quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+    started = not ray.is_initialized()  # else the caller's own cluster is used, and left running
+    if started and address == LOCAL:
+        ray.init(num_cpus=max(1, workers), include_dashboard=False, **quiet)
+    elif started:
+        ray.init(address=address, **quiet)
+    try:
+        remote = ray.remote(num_cpus=1)(function)
+        running = {remote.remote(*job): number for number, job in enumerate(jobs)}
+        while running:
+            for one in ray.wait(list(running))[0]:
+                yield running.pop(one), ray.get(one)
+    except RayTaskError as error:
+        if isinstance(error.cause, HandholdError):
+            raise error.cause from None
+        raise
+    finally:
+        if started:
+            ray.shutdown()
