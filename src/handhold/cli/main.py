@@ -22,6 +22,7 @@ VERBS = {
     "synth": "make synthetic labelled scenes and grasps (`handhold synth scenes`)",
     "data": "published data sets: check, index, view, export (`handhold data check`)",
     "train": "train a network",
+    "boost": "train a network on photos of novel grasps, from meshes on (HandBooster)",
     "eval": "measure a model on synthetic scenes, labelled photos or published sets",
     "submit": "write the file that the evaluation server of HO3D or FreiHAND takes",
     "models": "list the methods and their sizes",

@@ -1,0 +1,150 @@
+"""The whole road on the smallest of everything: what each step reads is what the one before wrote,
+a run goes on where it was killed, and mistakes are told before work is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from handhold.cli.boost import Boost, boost
+from handhold.cli.synth import novel, scenes
+from handhold.errors import HandholdError, InputError
+from handhold.models.handbooster.model import HandBoosterConfig, HandBoosterUNet
+from handhold.models.handbooster.weights import save_denoiser
+from handhold.objects.procedural import make_object
+from handhold.synthesis.scenes import SceneConfig
+from handhold.synthesis.shards import read_shards
+
+CAN = "005_tomato_soup_can"
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real set, meshes and a denoiser."""
+    folder = tmp_path_factory.mktemp("ground")
+    view = SceneConfig(width=64, height=64, left=0.0, holding=0.0, near=0.0, edge_rays=1)
+    scenes(folder / "real", count=16, sheet=False, config=view)
+    (folder / "meshes").mkdir()
+    mesh = make_object(CAN, np.random.default_rng(0))
+    trimesh.Trimesh(*mesh.surface, process=False).export(folder / "meshes" / f"{CAN}.obj")
+    torch.manual_seed(0)
+    small = HandBoosterConfig(width=8, multipliers=(1, 2), input_size=32, embedding=16)
+    save_denoiser(folder / "denoiser.safetensors", HandBoosterUNet(small))
+    return folder
+
+
+def options(ground: Path, out: Path, **changes: object) -> Boost:
+    plain = Boost(
+        data=f"shards:{ground / 'real'}",
+        out=out,
+        objects=str(ground / "meshes"),
+        generator=ground / "denoiser.safetensors",
+        grasps=2,
+        count=6,
+        steps=2,
+        threads=1,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    found = {p.name: p.read_bytes() for p in sorted(folder.glob("shard-*.tar"))}
+    assert found
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Boost:
+    """Finished but for the filter: an untrained denoiser shows no hands, and with it nothing would
+    be left to train on."""
+    found = options(ground, tmp_path_factory.mktemp("runs") / "run", skip=("filter",))
+    assert boost(found) == 0
+    return found
+
+
+def test_made_photos_reach_the_training(run: Boost) -> None:
+    made = list(read_shards(run.out / "images"))
+    conditions = list(read_shards(run.out / "conditions"))
+    assert len(made) == len(conditions) == 6 and made[0].image.shape == (32, 32, 3)
+    for one, other in zip(made, conditions, strict=True):
+        assert one.provenance is not None and other.provenance is not None
+        assert one.provenance.pose == other.provenance.pose and one.object is not None
+        assert one.object.name == CAN
+        np.testing.assert_allclose(one.hands[0].joints, other.hands[0].joints)
+    told = json.loads((run.out / "network" / "config.json").read_text())
+    assert [item.rsplit("=")[1] for item in told["data"]] == ["0.5", "0.5"]
+    assert told["data"][1].startswith(f"shards:{run.out / 'images'}")
+    before = shards(run.out / "images")
+    assert boost(run) == 0  # nothing is done again
+    assert shards(run.out / "images") == before
+    with pytest.raises(InputError, match="another count; give another --out"):
+        boost(dataclasses.replace(run, count=7))
+
+
+def test_with_the_filter_what_the_judge_does_not_see_is_left_out(
+    run: Boost, tmp_path: Path
+) -> None:
+    again = dataclasses.replace(run, out=tmp_path / "run", skip=())
+    shutil.copytree(run.out, again.out, ignore=shutil.ignore_patterns("network"))
+    with pytest.raises(HandholdError, match="accepted"):  # noise everywhere: nothing to train on
+        boost(again)
+    report = json.loads((again.out / "accepted" / "report.json").read_text())
+    assert report["photos"] == 6 and report["accepted"] == 0
+
+
+def test_mistakes_are_told_first(ground: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match="no recipe 'nothing'"):
+        boost(options(ground, out, network="nothing"))
+    with pytest.raises(InputError, match="between 0 and 1"):
+        options(ground, out, share=1.0)
+    assert not out.exists()
+    large = make_object(CAN, np.random.default_rng(0))
+    meshes = tmp_path / "large"
+    meshes.mkdir()
+    vertices, faces = large.surface
+    trimesh.Trimesh(8 * vertices, faces, process=False).export(meshes / "barrel.obj")
+    assert boost(options(ground, out, objects=str(meshes))) == 2  # no hand can hold it
+    report = json.loads((out / "grasps" / "report.json").read_text())
+    assert "barrel" in report["failed"] and not report["objects"]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from handhold.cli.synth import novel
+from handhold.synthesis.novel import NovelConfig
+from handhold.synthesis.scenes import SceneConfig
+novel(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4], count=12, shard_size=2,
+      sheet=False, scene=SceneConfig(occluder=0.0, edge_rays=1))
+"""
+
+
+def test_killed_conditions_go_on_byte_for_byte(run: Boost, tmp_path: Path) -> None:
+    grasps, data = run.out / "grasps", run.data
+    scene = SceneConfig(occluder=0.0, edge_rays=1)
+    novel(grasps, data, tmp_path / "whole", run.objects, 12, shard_size=2, sheet=False, scene=scene)
+    out = tmp_path / "killed"
+    words = [sys.executable, "-c", KILLED, str(grasps), data, str(out), run.objects]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("shard-*.tar")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = shards(out)
+    assert len(done) < 6
+    novel(grasps, data, out, run.objects, 12, shard_size=2, sheet=False, scene=scene)
+    assert shards(out) == shards(tmp_path / "whole")
