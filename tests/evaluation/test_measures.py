@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,12 @@ def test_fid_of_features_is_that_of_scipy(tmp_path: Path) -> None:
 
 
 def test_features_come_from_any_network_in_order() -> None:
-    pictures = [np.full((2, 3, 3), n, np.uint8) for n in range(5)]
+    pictures = [np.full((2 + n, 3, 3), n, np.uint8) for n in range(5)]
     sizes = []
 
-    def network(batch: np.ndarray) -> np.ndarray:
+    def network(batch: Sequence[np.ndarray]) -> np.ndarray:
         sizes.append(len(batch))
-        return batch.mean((1, 2, 3))[:, None] * [1, 2]
+        return np.array([image.mean() * np.array([1, 2]) for image in batch])
 
     found = images.features_of(pictures, network, batch=2)
     assert found.tolist() == [[n, 2 * n] for n in range(5)] and sizes == [2, 2, 1]

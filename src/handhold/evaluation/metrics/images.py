@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def gaussian_of(features: Array) -> Gaussian:
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), exact, also for singular covariances.
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), exact, also for singular covariances, and never
+    below 0 by rounding.
 
     The trace of the root is that of (R C2 R)^(1/2) with R = C1^(1/2), which is symmetric.
     """
@@ -50,7 +52,7 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     inner = np.linalg.eigvalsh(root @ other.covariance @ root)
     shared = np.sqrt(np.maximum(inner, 0)).sum()
     spread = np.trace(one.covariance) + np.trace(other.covariance) - 2 * shared
-    return float(((one.mean - other.mean) ** 2).sum() + spread)
+    return max(float(((one.mean - other.mean) ** 2).sum() + spread), 0.0)
 
 
 def fid(generated: Array, real: Array) -> float:
@@ -60,22 +62,16 @@ def fid(generated: Array, real: Array) -> float:
 
 def features_of(
     images: Iterable[NDArray[np.uint8]],
-    network: Callable[[NDArray[np.uint8]], Array],
+    network: Callable[[Sequence[NDArray[np.uint8]]], Array],
     *,
     batch: int = 32,
 ) -> Array:
-    """Features (N, D) of images (H, W, 3) uint8 of one size; network: (B, H, W, 3) -> (B, D), with
-    its own resizing and normalisation. FID's usual network is Inception v3's last pooling (2048).
-    """
+    """Features (N, D) of images (H, W, 3) uint8 of any sizes; network: B of them -> (B, D), with
+    its own resizing and normalisation."""
+    rest = iter(images)
     found: list[Array] = []
-    waiting: list[NDArray[np.uint8]] = []
-    for image in images:
-        waiting.append(image)
-        if len(waiting) == batch:
-            found.append(np.asarray(network(np.stack(waiting))))
-            waiting = []
-    if waiting:
-        found.append(np.asarray(network(np.stack(waiting))))
+    while some := list(itertools.islice(rest, batch)):
+        found.append(np.asarray(network(some)))
     if not found:
         raise InputError("images: expected at least one")
     return np.concatenate(found)
