@@ -17,6 +17,7 @@ from tests.data.miniature import same
 from handhold.data.export import export_labels
 from handhold.data.onehand10k import OneHand10K
 from handhold.data.registry import open_dataset
+from handhold.data.sources import SetSpec
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.evaluation.collect import Collection, Pair
 from handhold.evaluation.summary import detection_numbers
@@ -111,6 +112,34 @@ def test_no_side_is_claimed(train: OneHand10K, tmp_path: Path) -> None:
     assert numbers["side_accuracy"] == 0.5
     with pytest.raises(InputError, match="train/7: the set does not say left or right"):
         HopeProcessor().encode([(train[0], 0)])
+
+
+def test_a_side_may_be_assumed(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In samples alone; labels as they are read and exported still say none."""
+    monkeypatch.setenv("HANDHOLD_HOME", str(tmp_path))
+    found = {}
+    for side in ("right", "left"):
+        spec = SetSpec.parse(f"onehand10k/train?side={side}:{root}")
+        assert spec is not None and (spec.side, spec.split, spec.root) == (side, "train", str(root))
+        samples = spec.open(workers=0)
+        assert [sample.hands[0].side for sample in samples] == [side] * 2
+        assert samples.record(0).hands[0].side is None
+        found[side] = HopeProcessor().encode([(samples[0], 0)])
+    hand = samples[0].hands[0]
+    points = np.asarray(hand.joints2d)[np.asarray(hand.joints2d_valid)]
+    for side, batch in found.items():
+        assert bool(batch.mirrored[0]) == (side == "left")
+        shown = np.c_[points, np.ones(len(points))] @ batch.crop[0].numpy().T
+        if side == "left":  # a right hand's crop of the mirrored photo
+            shown[:, 0] = batch.image.shape[-1] - 1 - shown[:, 0]
+        same(batch.joints2d[0].numpy()[batch.joints2d_valid[0].numpy() > 0], shown[:, :2], 1e-2)
+    plain = SetSpec.parse(f"onehand10k/train:{root}")
+    assert plain is not None and plain.side is None
+    assert plain.open(workers=0)[0].hands[0].side is None
+    with pytest.raises(InputError, match="the labels of hint tell the sides"):
+        SetSpec.parse(f"hint?side=right:{root}")
+    with pytest.raises(InputError, match=r"option is unknown.*\?side=right\|left"):
+        SetSpec.parse(f"onehand10k?side=both:{root}")
 
 
 def test_detector_learns_nothing_about_the_side(train: OneHand10K) -> None:

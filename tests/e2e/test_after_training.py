@@ -150,6 +150,11 @@ def test_what_a_set_cannot_teach_is_said(
     told = capsys.readouterr().err
     assert "onehand10k: its labels do not say left or right, which hflnet-small needs" in told
     assert "hint" in told.partition("sets that do:")[2] and told.count("\n") == 1
+    assert "onehand10k/train?side=right:" in told and "takes every hand for a right one" in told
+    sided = hands.replace("onehand10k:", "onehand10k/train?side=right:")
+    short = ("--steps", "1", "--workers", "0", "--batch-size", "1", "--network", "input_size=64")
+    assert run("train", "hflnet-small", "--data", sided, *short, "--out", tmp_path / "one") == 0
+    assert rows(tmp_path / "one")["loss/joints2d"] > 0
     assert run("train", "grasp-classifier", "--data", free, *length) == 2
     told = capsys.readouterr().err
     assert "do not say whether the hand grasps" in told

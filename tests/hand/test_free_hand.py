@@ -4,6 +4,7 @@ from importlib import resources
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
@@ -238,7 +239,6 @@ def test_sampled_poses_hardly_enter_themselves(hand):
 
 
 def test_left_hand_is_the_mirror_image():
-    torch = pytest.importorskip("torch")
     from handhold.hand.convention import mirror_pose
     from handhold.hand.model import HandModel
 

@@ -124,7 +124,6 @@ def test_folds_only_what_belongs_together() -> None:
 
 @pytest.fixture(scope="module")
 def exported() -> tuple[nn.Module, Batch, tuple[bytes, list[str]]]:
-    pytest.importorskip("onnxscript")
     network, batch = case("mobrecon-small", input_size=64)
     return network, batch, module.export(network, batch)
 
@@ -132,8 +131,6 @@ def exported() -> tuple[nn.Module, Batch, tuple[bytes, list[str]]]:
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_exported_equals_plain(engine: str, exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file serves any number of hands; tensors that the network never reads are not in it."""
-    if not module.installed(engine):
-        pytest.skip(f"{engine} is not installed")
     network, batch, file = exported
     exports: list[Any] = []
     monkeypatch.setattr(module, "export", lambda *told: exports.append(told) or file)

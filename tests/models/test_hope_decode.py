@@ -22,6 +22,7 @@ from tests.models.posed_sample import STILL
 
 from handhold.errors import InputError
 from handhold.geometry.camera import project
+from handhold.hand.model import HandModel
 from handhold.scene import Prediction
 
 
@@ -91,8 +92,7 @@ def test_a_given_name_is_posed_whatever_the_network_says_of_a_grasp() -> None:
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_translation_belongs_to_the_hand_model_of_that_side(side) -> None:
     """Hand.translation + the un-centred model of the true side = joints in the camera frame."""
-    hand_model = pytest.importorskip("handhold.hand.model").HandModel
-    right, own = hand_model.free("right"), hand_model.free(side)
+    right, own = HandModel.free("right"), HandModel.free(side)
     sample = made_sample(3, side)
     hand = sample.hands[0]
     tensors = [torch.from_numpy(np.array(v)).float()[None] for v in (hand.pose, hand.betas)]

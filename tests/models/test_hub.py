@@ -16,7 +16,6 @@ from handhold.errors import InputError, MissingFileError, WeightsError
 from handhold.models.hub import local_file
 from handhold.models.weights import read_weights, save_weights
 
-hub = pytest.importorskip("huggingface_hub", reason="needs the extra `hub`")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

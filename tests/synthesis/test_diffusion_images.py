@@ -26,7 +26,6 @@ from handhold.synthesis.diffusion.images import ImageConfig, make_images, open_c
 from handhold.synthesis.scenes import SceneConfig, make_scene
 from handhold.synthesis.shards import read_shards, write_shards
 
-pytest.importorskip("diffusers")
 SCENES = SceneConfig(width=128, height=96, occluder=0.0, sensor=0.0, conditions=True)
 TINY = HandBoosterConfig(input_size=16, width=8, multipliers=(1, 2), embedding=8, head_width=4)
 

@@ -361,7 +361,6 @@ def test_published_settings_are_the_released_ones():
 
 
 def test_a_can_falls_from_a_hand_that_is_away_and_stays_in_one_that_holds(hand, can):
-    pytest.importorskip("mujoco")
     from handhold.synthesis.grasps.lift import FELL, displacement
 
     batch = make_batch(hand, can, SMALL, 1, 0)

@@ -215,7 +215,6 @@ def test_grasp_split() -> None:
 
 
 def test_plot(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     real, made = poses(60, 5, 0.4), poses(200, 6)
     means = draw_similarities(real, made, tmp_path / "plot.png")
     picture = cv2.imread(str(tmp_path / "plot.png"))

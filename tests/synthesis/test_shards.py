@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import webdataset
 
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.scene import Camera, Hand, RigidObject, Sample
@@ -132,7 +133,6 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_webdataset_reads_the_same_members(tmp_path: Path) -> None:
-    webdataset = pytest.importorskip("webdataset")
     samples = [make(i) for i in range(3)]
     (path,) = write_shards(samples, tmp_path)
     found = list(webdataset.WebDataset(str(path), shardshuffle=False))

@@ -168,6 +168,30 @@ def test_a_loss_that_is_not_finite_stops_at_once(dots: Path, tmp_path: Path) -> 
         train(config(dots), partial(stub_task, losses=steep), tmp_path / "z")
 
 
+def test_a_run_without_labels_stops(dots: Path, tmp_path: Path) -> None:
+    """After 20 steps in a row without one, or the whole of a shorter run; a taught step between
+    starts the count anew."""
+    calls = 0
+
+    def teach_at(*taught: int) -> Any:
+        def sometimes(network: Any, batch: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            terms = losses(network, batch)
+            return terms if calls - 1 in taught else {k: v * 0 for k, v in terms.items()}
+
+        nonlocal calls
+        calls = 0
+        return partial(stub_task, losses=sometimes)
+
+    told = r"no label for dot in the last samples \(wrist\); samples: dot\d+"
+    with pytest.raises(TrainingError, match=f"^step 41: {told}"):
+        train(config(dots, steps=60), teach_at(0, 1, 21), tmp_path / "long")
+    with pytest.raises(TrainingError, match=f"^step 4: {told}"):
+        train(config(dots, steps=5), teach_at(), tmp_path / "short")
+    assert train(config(dots, steps=22), teach_at(19), tmp_path / "taught").done == 22
+
+
 def test_bf16_and_channels_last_train_too(dots: Path, new_dots: Path, tmp_path: Path) -> None:
     fast = {"precision": "bf16", "channels_last": True, "validation": f"shards:{new_dots}"}
     result = train(config(dots, steps=60, lr=1e-2, **fast), stub_task, tmp_path)

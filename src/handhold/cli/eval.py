@@ -59,7 +59,9 @@ def evaluate(
             as `handhold data check` reads it; without a split its test split). Damaged samples of
             it stop the evaluation, `NAME/SPLIT?skip-damaged:FOLDER` goes on without them;
             `NAME/SPLIT?occlusion:FOLDER` renders how much of each hand is seen, for the errors by
-            occlusion, with the objects' meshes of the set or of `?objects=MESHES`.
+            occlusion, with the objects' meshes of the set or of `?objects=MESHES`;
+            `onehand10k?side=right:FOLDER` takes every hand for a right one, which that set does not
+            say.
         protocol: One of those listed above. A hand outside the photo counts as missed.
         out: Folder for report.json, report.txt, report.png and worst.png.
         count: Samples at most, evenly spread (default: all of a published split, else 500).
@@ -240,6 +242,8 @@ def _described(found: IndexedSet, used: int) -> str:
     published = entry(found.name).published.get(found.split)
     if published is not None and published[0] != used:
         told.append(f"{published[0]:,} published")
+    if found.assumed_side is not None:
+        told.append(f"every hand taken for a {found.assumed_side} one")
     if damaged := len(found.index.problems):
         told.append(f"{damaged:,} of the whole set damaged and left out")
     return ", ".join(told)

@@ -48,7 +48,8 @@ class Train:
     training split; NAME/SPLIT?skip-damaged:FOLDER goes on without samples that are damaged or lack
     their image, which stop the training otherwise; ?occlusion and ?masks, written alike, render
     what the set does not say: how much of the hand is seen, and masks, with the objects' meshes of
-    the set or of ?objects=MESHES). Several are mixed, each with its share of the samples:
+    the set or of ?objects=MESHES; onehand10k?side=right:FOLDER takes every hand for a right one,
+    which that set does not say). Several are mixed, each with its share of the samples:
     shards:a=0.7 photos:b=0.3. A part of every source is held out for validation."""
     validation: tuple[str, ...] = ()
     """Sources to measure on instead of what the training data hold out; same forms."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from handhold.data.object_points import ObjectPoints
 from handhold.errors import FileFormatError
 from handhold.hand.convention import TIP_JOINTS
 from handhold.hand.model import HandModel
-from handhold.scene import Camera, FloatArray, Hand, RigidObject, Sample
+from handhold.scene import Camera, FloatArray, Hand, RigidObject, Sample, Side
 
 if TYPE_CHECKING:
     from handhold.data.occlusion import Renderer
@@ -102,6 +103,7 @@ class IndexedSet(abc.ABC):
         self.skip = frozenset(options.skip)
         self.object_points = ObjectPoints(files)
         self.renderer: Renderer | None = None  # fills labels that the set lacks
+        self.assumed_side: Side | None = None  # of samples' hands where no label tells it
         self._mano = options.mano
         self._hand_models: dict[str, HandModel] = {}
         self._warned = False
@@ -150,7 +152,10 @@ class IndexedSet(abc.ABC):
             key=record.key,
             image=image,
             camera=record.camera,
-            hands=record.hands,
+            hands=tuple(
+                dataclasses.replace(hand, side=hand.side or self.assumed_side)
+                for hand in record.hands
+            ),
             object=record.object,
             hands_complete=record.hands_complete,
         )

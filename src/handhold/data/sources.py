@@ -10,12 +10,15 @@ from pathlib import Path
 from handhold.data.dataset import MISSING_IMAGES, IndexedSet
 from handhold.data.registry import DATASETS, entry, open_dataset
 from handhold.errors import FileFormatError, InputError
+from handhold.scene import Side
 
 SKIP_DAMAGED = "?skip-damaged"
 RENDERED = ("occlusion", "masks")  # labels that are rendered on the fly when asked for
 OBJECTS = "objects="  # a folder of meshes for it
+SIDES = ("side=right", "side=left")  # what hands count as whose side the set does not tell
 FORM = (
-    f"NAME[/SPLIT][{SKIP_DAMAGED}][?occlusion][?masks][?{OBJECTS}MESHES]:FOLDER with NAME one of "
+    f"NAME[/SPLIT][{SKIP_DAMAGED}][?occlusion][?masks][?{OBJECTS}MESHES][?side=right|left]:"
+    f"FOLDER with NAME one of "
     f"{', '.join(DATASETS)}"
 )
 
@@ -58,7 +61,8 @@ class SetSpec:
     split None: the set's own choice, by purpose. skip_damaged (?skip-damaged): go on without the
     samples that are damaged or whose image is missing. rendered (?occlusion, ?masks): labels to
     make where the set lacks them (`data.occlusion`), with the objects' meshes of the folder
-    `objects` (?objects=FOLDER) or else of the set itself.
+    `objects` (?objects=FOLDER) or else of the set itself. side (?side=right, ?side=left): taken of
+    every hand of a set that does not tell it: the user's assumption, not a label.
     """
 
     name: str
@@ -67,6 +71,7 @@ class SetSpec:
     skip_damaged: bool = False
     rendered: tuple[str, ...] = ()
     objects: str | None = None
+    side: Side | None = None
 
     @classmethod
     def parse(cls, text: str) -> SetSpec | None:
@@ -79,8 +84,11 @@ class SetSpec:
             return None
         known = [item for item in options if f"?{item}" == SKIP_DAMAGED or item in RENDERED]
         folders = [item for item in options if item.startswith(OBJECTS) and item != OBJECTS]
-        if len(known) + len(folders) < len(options):
+        sides = [item for item in options if item in SIDES]
+        if len(known) + len(folders) + len(sides) < len(options):
             raise InputError(f"data {text!r}: an option is unknown; expected {FORM}")
+        if sides and "side" in entry(name).labels:
+            raise InputError(f"data {text!r}: ?{sides[-1]}: the labels of {name} tell the sides")
         return cls(
             name=name,
             root=root,
@@ -88,6 +96,7 @@ class SetSpec:
             skip_damaged=SKIP_DAMAGED[1:] in known,
             rendered=tuple(item for item in RENDERED if item in known),
             objects=folders[-1].removeprefix(OBJECTS) if folders else None,
+            side=None if not sides else "left" if sides[-1] == SIDES[1] else "right",
         )
 
     def chosen_split(self, purpose: str = "train") -> str:
@@ -129,6 +138,7 @@ class SetSpec:
                 f"`handhold data check {self.name} {self.root}` lists them; "
                 f"{self.name}/{split}{SKIP_DAMAGED}:{self.root} goes on without them"
             )
+        found.assumed_side = self.side
         if self.rendered:
             from handhold.data.occlusion import Renderer
 

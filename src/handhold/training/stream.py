@@ -253,11 +253,17 @@ class Lanes:
 def _check_labels(spec: SetSpec, task: Task) -> None:
     """Raise InputError for a set without a label that the method cannot do without."""
     for label in task.needs:
-        if label not in entry(spec.name).labels:
-            raise InputError(
-                f"{spec.name}: its labels do not say {LABELS[label]}, which {task.name} needs; "
-                f"sets that do: {', '.join(with_label(label))}"
+        if label in entry(spec.name).labels or (label == "side" and spec.side is not None):
+            continue
+        told = f"sets that do: {', '.join(with_label(label))}"
+        if label == "side":
+            told += (
+                f"; {spec.name}/{spec.chosen_split()}?side=right:{spec.root} takes every hand for "
+                "a right one (left hands among them then teach wrongly)"
             )
+        raise InputError(
+            f"{spec.name}: its labels do not say {LABELS[label]}, which {task.name} needs; {told}"
+        )
 
 
 def notes(specs: Sequence[DataSpec], task: Task) -> list[str]:

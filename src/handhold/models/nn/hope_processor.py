@@ -154,7 +154,8 @@ class HopeProcessor:
         hand, settings = sample.hands[index], self.config.augmentation
         if hand.side is None:
             raise InputError(
-                f"{sample.key}: the set does not say left or right; this network needs it"
+                f"{sample.key}: the set does not say left or right; this network needs it "
+                "(NAME/SPLIT?side=right:FOLDER takes every hand for a right one)"
             )
         mirrored, width = hand.side == "left", sample.image.shape[1]
         intrinsics = np.asarray(sample.camera.intrinsics, np.float64)
