@@ -26,10 +26,11 @@ HEAD = """# Reproduction ledger
 Made by `python benchmarks/ledger.py` from `benchmarks/ledger.json`; change that file.
 
 What the papers print, what their authors' weights give here and what our own training gives, each
-under the protocol of the published table (`handhold eval --help` lists them; a report says in its
-first line what the method was given). FOLDER is the data set's official files, MANO the folder of
-the official hand models, WEIGHTS a file of `handhold weights import` or of a training here. Errors
-are millimetres, shares 0 to 1. What the weights that ship with the package reach is on their cards.
+under the protocol of the published table (`handhold protocols` tells what each gives and aligns).
+FOLDER is the data set's official files, MANO the folder of the official hand models, WEIGHTS a file
+of `handhold weights import` or of a training here. Errors are millimetres, shares 0 to 1. What the
+weights that ship with the package reach is on the methods' cards, and so are the networks' sizes
+beside those that the papers print.
 
 Empty cells, by letter:
 """

@@ -15,7 +15,10 @@ import pytest
 import tyro
 
 from handhold.cli.eval import _source, evaluate
+from handhold.cli.fid import fid
+from handhold.data.sources import SetSpec
 from handhold.evaluation.protocols import PROTOCOLS
+from handhold.models.photo_registry import PHOTO_MODELS
 from handhold.models.registry import MODELS
 
 HERE = Path(__file__).parent.parent
@@ -56,14 +59,26 @@ def asked(*words: Any, **options: Any) -> dict[str, Any]:
     return dict(inspect.signature(evaluate).bind(*words, **options).arguments)
 
 
+@functools.wraps(fid)
+def compared(*words: Any, **options: Any) -> dict[str, Any]:
+    """What the command would be called with."""
+    return dict(inspect.signature(fid).bind(*words, **options).arguments)
+
+
 def test_commands_parse_and_fit_their_protocol(ledger: dict[str, Any]) -> None:
     commands = [row for row in ledger["rows"] if row["command"] not in ledger["reasons"]]
     assert len(commands) > 20
     for row in commands:
         words = shlex.split(row["command"])
+        if row["protocol"] is None:
+            assert words[:2] == ["handhold", "fid"]
+            made: Any = tyro.cli(compared, args=words[2:])
+            assert made["real"] == f"{row['data']}:FOLDER" and made["made"] == "MADE"
+            assert SetSpec.parse(made["real"]) is not None
+            continue
         assert words[:2] == ["handhold", "eval"]
         told: Any = tyro.cli(asked, args=words[2:])
-        assert told["model"] == row["method"] and told["model"] in MODELS
+        assert told["model"] == row["method"] and told["model"] in {**MODELS, **PHOTO_MODELS}
         assert told["protocol"] == row["protocol"] and told["data"] == f"{row['data']}:FOLDER"
         source = _source(told["data"], PROTOCOLS[told["protocol"]])
         assert source is not None and f"{source.name}/{source.split}" == row["data"]
@@ -74,4 +89,5 @@ def test_commands_parse_and_fit_their_protocol(ledger: dict[str, Any]) -> None:
 def test_every_published_table_has_a_row(ledger: dict[str, Any]) -> None:
     rows = {row["protocol"] for row in ledger["rows"]}
     general = {"dexycb/official", "hint/hamer", "ho3d-v3/server"}  # of no method here
+    assert all(row["command"] not in ledger["reasons"] for row in ledger["rows"])
     assert {name for name, found in PROTOCOLS.items() if found.table} - rows == general

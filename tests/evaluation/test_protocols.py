@@ -120,6 +120,42 @@ def test_tables_can_be_filled(name: str) -> None:
             assert value == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_what_is_told_of_alignment_is_what_happens(name: str) -> None:
+    """A mirrored hand is right after Procrustes only where reflections are allowed; only what is
+    told to be aligned is measured."""
+    chosen = PROTOCOLS[name]
+    told = chosen.explain()
+    truth = hand(1)
+    assert truth.joints is not None and truth.vertices is not None
+    flip = np.array([-1.0, 1, 1])
+    found = replace(truth, joints=truth.joints * flip, vertices=truth.vertices * flip)
+    numbers = report([sample("a/0", truth, thing())], [scene(found)], chosen).sections["hand: all"]
+    if told["aligned"].startswith("2D"):
+        assert not any(column.startswith("hand") for column in chosen.columns)
+        return
+    allowed = "reflections allowed" in told["aligned"]
+    assert allowed != ("no reflection" in told["aligned"])
+    assert (numbers["pa_mpjpe_mm"] < 1e-3) is allowed
+    for words, number in (("nothing", "absolute_mpjpe_mm"), ("HO3D's bone", "st_mpjpe_mm")):
+        assert (words in told["aligned"]) is (number in numbers)
+    assert "wrist on wrist" in told["aligned"] and numbers["mpjpe_mm"] > 1
+
+
+def test_the_command_explains_every_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["protocols"]) == 0
+    shown = capsys.readouterr().out
+    heads = [line for line in shown.splitlines() if line and line[0] != " "]
+    assert heads == list(PROTOCOLS)
+    assert shown.count("\n  given") == shown.count("\n  aligned") == len(PROTOCOLS)
+    assert max(map(len, shown.splitlines())) <= 100
+    assert main(["protocols", "dexycb-s3"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("dexycb-s3/unihope\n") and "object: add-0.5d, rep" in shown
+    assert main(["protocols", "dexycb-s4"]) == 2
+    assert "none begins with 'dexycb-s4'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_protocols_are_for_splits_that_there_are(name: str) -> None:
     chosen = PROTOCOLS[name]

@@ -43,7 +43,8 @@ def evaluate(
 
     Synthetic scenes and shards give 3D errors of hand and object; photos give detection, sides and
     PCK against their 2D labels; published sets give what their labels allow. The protocol says what
-    the method is told besides the image; those of a published table take its data set only.
+    the method is told besides the image; those of a published table take its data set only, and
+    `handhold protocols` explains each.
 
     handhold eval unihope-small --data synthetic --out report
 

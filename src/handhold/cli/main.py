@@ -24,6 +24,7 @@ VERBS = {
     "train": "train a network",
     "boost": "train a network on photos of novel grasps, from meshes on (HandBooster)",
     "eval": "measure a model on synthetic scenes, labelled photos or published sets",
+    "protocols": "what each protocol of `eval` gives a method, aligns and counts",
     "fid": "how far made pictures are from real ones (FID)",
     "submit": "write the file that the evaluation server of HO3D or FreiHAND takes",
     "models": "list the methods and their sizes",

@@ -38,6 +38,37 @@ class ObjectRule:
     leave_out: tuple[str, ...] = ()
     from_wrist: bool = False
 
+    def explain(self) -> str:
+        """The rule in words, but for which samples count."""
+        nearest = {
+            "symmetric": "ADD-S for the symmetric ones, else ADD",
+            "every": "ADD-S for every one",
+            "none": "ADD without symmetries",
+        }
+        told = f"{nearest[self.nearest]}, within {self.diameters:g} of the box's diagonal; REP "
+        told += f"within {self.pixels:g} px"
+        if self.from_wrist:
+            told += "; places relative to the wrist"
+        return told + "".join(f"; without {name}" for name in self.leave_out)
+
+
+_GIVEN: dict[Given, str] = {
+    "image": "the photo",
+    "intrinsics": "its intrinsics",
+    "hand_box": "true hand boxes",
+    "side": "true sides",
+    "object_box": "the object's true box",
+    "object_name": "its name",
+    "grasping": "whether it is held",
+    "wrist": "the wrist's true place",
+}
+_ALIGNED: dict[Rule, str] = {
+    "absolute": "nothing (camera frame)",
+    "root": "wrist on wrist",
+    "pa": "Procrustes with scale, {turns}, meshes on their own",
+    "st": "scale and translation (HO3D's bone from wrist to middle finger)",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -79,6 +110,43 @@ class Protocol:
         if self.table:
             head += f"; as in {self.table}"
         return f"{head}. {self.note}"
+
+    def explain(self) -> dict[str, str]:
+        """All that it says, in words, by what it is about."""
+        told = {"table": self.table} if self.table else {}
+        told["data"] = " or ".join(self.data) or "any"
+        words = dict(_GIVEN)
+        words["hand_box"] += " (the set's own)" if self.box == "label" else " (tight round joints)"
+        if "grasping" in self.given:
+            words["object_box"] += " of hands that hold it"
+        told["given"] = ", ".join(words[part] for part in self.given if part != "grasping")
+        flat = bool(self.columns) and not any(x.startswith("hand: ") for x in self.columns)
+        turns = "reflections allowed" if self.alignment == "reflection" else "no reflection"
+        aligned = [_ALIGNED[rule].format(turns=turns) for rule in self.rules]
+        told["aligned"] = "2D, as they are" if flat else "; ".join(aligned)
+        found = f"by IoU of {self.least_iou:g} or more, best score first"
+        if "hand_box" in self.given:
+            found = "one in each true box; a box outside the photo is a missed one"
+        elif self.match == "score":
+            found = "that of the best score, wherever it is"
+        missed = "left out of the 3D means and hits no 2D threshold"
+        if self.missed == "zeros":
+            missed = "counted as all zeros and hits no threshold"
+        told["hands"] = f"{found}; a missed one is {missed}"
+        if self.objects is not None:
+            which = "held by label" if self.objects.samples == "held" else "all that are labelled"
+            told["objects"] = f"{which}, one not given counts as failed; {self.objects.explain()}"
+        elif not self.columns:
+            told["objects"] = f"held ones whose name was found; {ObjectRule().explain()}"
+        sections: dict[str, list[str]] = {}
+        for column in self.columns:
+            section, _, number = column.rpartition("/")
+            sections.setdefault(section, []).append(number)
+        told["note"] = self.note
+        if sections:
+            printed = (f"{name}: {', '.join(numbers)}" for name, numbers in sections.items())
+            told["prints"] = "; ".join(printed)
+        return told
 
     def summary(self) -> str:
         """One short line for a list."""
