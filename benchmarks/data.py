@@ -22,7 +22,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import platform
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -39,6 +38,7 @@ import numpy as np
 import torch
 import trimesh
 
+from handhold.atomic import write_text
 from handhold.data.occlusion import see, visible_share
 from handhold.geometry.signed_distance import MeshDistance
 from handhold.hand.model import HandModel
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write the figures down")
     asked = parser.parse_args()
     quiet()
-    load = machine.load()
+    conditions = machine.conditions("numpy", "opencv-python-headless", threads=1)
     with tempfile.TemporaryDirectory() as folder:
         write_shards(scenes(asked.samples), folder)
         figures = measure(asked.methods, folder, asked.rounds)
@@ -254,19 +254,11 @@ def main() -> None:
         "samples_a_round": asked.samples,
         "rounds": asked.rounds,
         "goal": f"{GOAL} samples a second on two cores",
-        "threads": 1,
-        "processor": machine.processor(),
-        "cores": os.cpu_count(),
-        "load_of_the_machine_before": load,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
+        **conditions,
     }
     if asked.save:
         RESULTS.parent.mkdir(exist_ok=True)
-        temporary = RESULTS.with_suffix(".tmp")
-        temporary.write_text(json.dumps(figures, indent=2) + "\n")
-        temporary.replace(RESULTS)
+        write_text(RESULTS, json.dumps(figures, indent=2) + "\n")
         plot(figures, RESULTS.with_suffix(".png"))
 
 

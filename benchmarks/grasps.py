@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handhold.atomic import write_text
 from handhold.hand.model import HandModel
 from handhold.objects.procedural import make_object
 from handhold.synthesis.grasps.energies import EnergyConfig, energies
@@ -180,7 +180,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     hand = GraspHand(HandModel.free())
-    load = machine.load()
+    conditions = machine.conditions("torch", "numpy", threads=1)
     step = step_times(hand, arguments.rounds)
     print(step, flush=True)
     objects = rates(hand, OBJECTS[: arguments.objects])
@@ -190,20 +190,13 @@ def main() -> None:
         "valid_a_second_median_and_lowest": [round(float(np.median(values)), 2), min(values)],
         "objects": objects,
         "rounds": arguments.rounds,
-        "threads": 1,
-        "processor": machine.processor(),
-        "cores": os.cpu_count(),
-        "load_of_the_machine": load,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "conditions": conditions,
     }
     text = json.dumps(figures, indent=2)
     print(text)
     if arguments.save:
         RESULTS.parent.mkdir(exist_ok=True)
-        temporary = RESULTS.with_suffix(".tmp")
-        temporary.write_text(text + "\n")
-        temporary.replace(RESULTS)
+        write_text(RESULTS, text + "\n")
         draw(figures, RESULTS.with_suffix(".png"))
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,24 +113,19 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write the figures down")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    conditions = machine.conditions("torch", "numpy", threads=1)
     free = HandModel.free()
     errors = {"free_hand": accuracy(free, arguments.hands)}
     if arguments.mano:
         errors[arguments.mano.stem] = accuracy(
             HandModel.from_file(arguments.mano, "right"), arguments.hands
         )
-    load = machine.load()
     figures = {
         "millimetres": errors,
         "speed": speed(free, arguments.hands, arguments.rounds),
         "hands": arguments.hands,
         "rounds": arguments.rounds,
-        "threads": 1,
-        "processor": machine.processor(),
-        "cores": os.cpu_count(),
-        "load_of_the_machine": load,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "conditions": conditions,
     }
     text = json.dumps(figures, indent=2)
     print(text)

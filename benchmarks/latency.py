@@ -22,11 +22,9 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -286,18 +284,8 @@ def plot(figures: dict[str, Any], path: Path) -> None:
 def conditions(asked: argparse.Namespace) -> dict[str, Any]:
     """Where and how it was measured."""
     packages = ("torch", "onnxruntime", "onnxscript", "onnx", "numpy")
-    installed = {item.metadata["Name"]: item.version for item in metadata.distributions()}
-    return {
-        "processor": machine.processor(),
-        "cores": os.cpu_count(),
-        "threads": asked.threads,
-        "clock": asked.clock,
-        "load_of_the_machine": machine.load(),
-        "memory": KEPT,
-        "most_rounds": asked.rounds,
-        "python": platform.python_version(),
-        "versions": {name: installed.get(name) for name in packages},
-    }
+    found = machine.conditions(*packages, threads=asked.threads)
+    return found | {"clock": asked.clock, "memory": KEPT, "most_rounds": asked.rounds}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,20 @@ def processor() -> str:
 def load() -> float | None:
     """How busy the machine was in the last minute; None where it does not tell."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
+
+def conditions(*packages: str, threads: int) -> dict[str, Any]:
+    """Under what a benchmark runs, to be asked before it adds to the load. packages: those whose
+    versions matter, by their names on the index; None where one is not installed."""
+    installed = {item.metadata["Name"]: item.version for item in metadata.distributions()}
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load_of_the_machine": load(),
+        "python": platform.python_version(),
+        "versions": {name: installed.get(name) for name in packages},
+    }
 
 
 def times(work: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:

@@ -18,9 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -151,17 +149,8 @@ def plot(state: dict[str, Any], path: Path) -> None:
 
 def conditions(asked: argparse.Namespace) -> dict[str, Any]:
     """Where and how it was measured."""
-    installed = {item.metadata["Name"]: item.version for item in metadata.distributions()}
-    return {
-        "processor": machine.processor(),
-        "cores": os.cpu_count(),
-        "threads": asked.threads,
-        "load_of_the_machine": machine.load(),
-        "seed": asked.seed,
-        "pool": asked.pool,
-        "python": platform.python_version(),
-        "versions": {name: installed.get(name) for name in ("numpy", "scipy")},
-    }
+    found = machine.conditions("numpy", "scipy", threads=asked.threads)
+    return found | {"seed": asked.seed, "pool": asked.pool}
 
 
 def main() -> None:

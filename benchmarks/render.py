@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from pathlib import Path
 
@@ -64,6 +63,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    conditions = machine.conditions("numpy", "embreex", threads=1)
     model = HandModel.free()
     size = arguments.size
     labels = model.weights.argmax(1).numpy()
@@ -127,7 +127,6 @@ def main() -> None:
         profile.disable()
         profile.print_stats("tottime")
     rates = [arguments.samples / seconds for seconds in busy]
-    load = machine.load()
     figures = {
         "samples_a_second_of_processor_time": round(float(np.median(rates)), 1),
         "slowest_and_fastest_round": [round(min(rates), 1), round(max(rates), 1)],
@@ -142,12 +141,7 @@ def main() -> None:
         "visibility of 21 joints",
         "samples_a_round": arguments.samples,
         "rounds": arguments.rounds,
-        "threads": 1,
-        "processor": machine.processor(),
-        "cores": os.cpu_count(),
-        "load_of_the_machine": load,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        "conditions": conditions,
     }
     for name, value in figures.items():
         print(f"{name.replace('_', ' ')}: {value}")
