@@ -162,6 +162,17 @@ def test_what_a_set_cannot_teach_is_said(
     assert "ho3d-v2" in listed and "freihand" not in listed
 
 
+def test_a_split_that_is_not_there_gives_no_report(
+    dexycb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A partial download: subject 2 alone, of whom S1 tests nothing."""
+    told = ("--data", dexycb, "--protocol", "dexycb-s1/unihope", "--out", tmp_path / "out")
+    assert run("eval", "unihope-small", *told) == 2
+    error = capsys.readouterr().err
+    assert "nothing to measure on in it" in error and "none of s1-test" in error
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_an_error_in_a_worker_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,7 +118,7 @@ def test_objects_and_grasps(rng: np.random.Generator) -> None:
     )
     pairs = collect(samples, lambda _: next(scenes)).pairs
     numbers = object_numbers(pairs, {"003_cracker_box": points})
-    assert numbers["held"] == 3
+    assert numbers["objects"] == 3
     assert numbers["named"] == pytest.approx(1 / 3)
     assert numbers["add(-s)_mm"] == pytest.approx(10)
     assert numbers["add-0.1d"] == 1.0  # 0.1 of the diagonal is 17 mm

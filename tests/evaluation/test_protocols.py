@@ -241,7 +241,7 @@ def test_object_rules() -> None:
         return object_numbers(pairs, MESHES, ObjectRule(samples="all", **changes))
 
     every = of()
-    assert (every["held"], every["posed"]) == (3, 2)
+    assert (every["objects"], every["posed"]) == (3, 2)
     assert every["add(-s)_mm"] == pytest.approx(1000 * (0 + 0.008 + 0.5) / 3)
     assert every["add_mm"] == pytest.approx(1000 * (across + 0.008 + 0.5) / 3)
     assert every["add-0.1d"] == every["add-0.1d_class_mean"] == pytest.approx(2 / 3)
@@ -251,9 +251,9 @@ def test_object_rules() -> None:
     assert of(pixels=4)["rep"] == pytest.approx(0)  # 8 mm are 4.8 px where it is farthest
     assert of(pixels=7)["rep"] == pytest.approx(1 / 3)
     held = object_numbers(pairs, MESHES, ObjectRule())
-    assert held["held"] == 2 and held["add-0.1d"] == 1
+    assert held["objects"] == 2 and held["add-0.1d"] == 1
     own = object_numbers(pairs, MESHES)
-    assert own["held"] == own["posed"] == 2 and own["named"] == 1
+    assert own["objects"] == own["posed"] == 2 and own["named"] == 1
     double = [*pairs, pairs[0], pairs[0]]
     many = object_numbers(double, MESHES, ObjectRule(samples="all"))
     assert many["add-0.1d"] == pytest.approx(4 / 5)

@@ -80,6 +80,7 @@ def evaluate(
     from rich.console import Console
     from rich.progress import track
 
+    from handhold.errors import InputError
     from handhold.evaluation.collect import collect
     from handhold.evaluation.protocols import protocol as named
     from handhold.evaluation.report import as_text, build_report, write_report
@@ -95,6 +96,8 @@ def evaluate(
     else:
         _check_truth(published, chosen)
         samples = _at_most(published, count)
+    if not len(samples):
+        raise InputError(f"--data {data}: nothing to measure on in it{_elsewhere(published)}")
     estimator = Estimator(
         model,
         detector=detector,
@@ -167,6 +170,14 @@ def _check_truth(found: IndexedSet, chosen: Protocol) -> None:
     raise InputError(
         f"protocol {chosen.name}: {found.name}/{found.split}: the true joints are not there{told}"
     )
+
+
+def _elsewhere(found: IndexedSet | None) -> str:
+    """Where a set's samples are, if none is in the split that was asked for."""
+    if found is None or not len(found.index):
+        return ""
+    told = f"; of {found.name}, {len(found.index):,} labelled samples are there, none of "
+    return f"{told}{found.split} (`handhold data check` counts them by split)"
 
 
 class _Samples(typing.Protocol):

@@ -37,9 +37,9 @@ def object_numbers(
 ) -> Numbers:
     """Object errors where the label's object counts and its mesh is known.
 
-    `named` is the share of these objects that got their right name. Without a rule poses are
-    compared for those only, of held objects; a rule (`ObjectRule`) counts every hand that was
-    found. add(-s): ADD-S for the objects that the rule says, else ADD; add and add-s: of all.
+    `objects` is how many those are, `named` the share that got their right name. Without a rule
+    poses are compared for those only, of held objects; a rule (`ObjectRule`) counts every hand that
+    was found. add(-s): ADD-S for the objects that the rule says, else ADD; add and add-s: of all.
     `_class_mean`: mean of each object's own share.
     """
     counted = [
@@ -61,7 +61,7 @@ def object_numbers(
         if hit or rule is not None
     ]
     numbers: Numbers = {
-        "held": len(counted),
+        "objects": len(counted),
         "named": float(np.mean(named)),
         "posed": sum(pair.found_object is not None for pair in counted) if rule else len(posed),
     }
