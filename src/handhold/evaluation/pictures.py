@@ -184,5 +184,6 @@ def picture_of(sample: Sample, choice: Choice) -> Image | None:
     ends = np.array([[0, 0, 1], [width, height, 1]]).T
     if np.abs((affine - whole) @ ends).max() <= 2 * choice.size / width:  # the crop rule's rounding
         image = sample.image[:, ::-1] if hand.side == "left" else sample.image
-        return cv2.resize(image, (choice.size, choice.size), interpolation=cv2.INTER_AREA)
+        shape = (choice.size, choice.size)
+        return np.asarray(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), np.uint8)
     return crop.warp(sample.image, affine, choice.size)
