@@ -158,6 +158,8 @@ def distances(rounds: int) -> dict[str, Any]:
 def occlusion(folder: str, rounds: int) -> dict[str, Any]:
     """Milliseconds of rendering one hand behind one object and its visible share."""
     samples = [sample for sample in ShardDataset(folder, skip=SKIP) if sample.object is not None]
+    if not samples:
+        raise SystemExit("none of the scenes has an object: give more --samples")
     box = trimesh.creation.box([0.07, 0.2, 0.07])
     for _ in range(3):
         box = box.subdivide()
