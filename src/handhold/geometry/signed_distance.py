@@ -16,6 +16,9 @@ from handhold.errors import InputError
 from handhold.scene import FloatArray
 
 _INSIDE = 0.5  # winding number above which a point is inside
+_ROUGH = 1.2  # libigl's accuracy of a first look, off by up to 0.07 (2: its default)
+_DOUBT = 0.25  # a first look this near to one half is repeated
+_ABOVE = 2e-5  # metres: "just outside of a face"
 
 
 def _libigl() -> Any:
@@ -32,15 +35,34 @@ def _points(points: FloatArray) -> NDArray[np.float64]:
     return array.reshape(-1, 3)
 
 
+def _normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Unit normals (F, 3) of triangles (F, 3, 3); zero without area."""
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return normals / np.where(length > 0, length, 1.0)
+
+
+def _corner_tree(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[Any, float]:
+    """Search tree of the faces' corners; how far a surface point is from the nearest, at most."""
+    from scipy.spatial import cKDTree
+
+    corners = vertices[faces]
+    longest = float(np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1).max())
+    return cKDTree(vertices[np.unique(faces)]), longest / 3**0.5
+
+
 class MeshDistance:
     """Exact signed distance to a mesh.
 
     vertices (V, 3) metres, faces (F, 3) integers, wound outward. Faces that lie wholly inside
-    another piece of the same mesh do not count as surface. Raises InputError for wrong shapes or
-    indices and for NaN.
+    another piece of the same mesh do not count as surface. once: for a mesh that is asked a few
+    points only, as a posed hand: such faces are looked for only when a point's closest point turns
+    out to be one of theirs. Raises InputError for wrong shapes or indices and for NaN.
     """
 
-    def __init__(self, vertices: FloatArray, faces: NDArray[np.integer[Any]]) -> None:
+    def __init__(
+        self, vertices: FloatArray, faces: NDArray[np.integer[Any]], *, once: bool = False
+    ) -> None:
         self.vertices = np.ascontiguousarray(vertices, dtype=np.float64)
         self.faces = np.ascontiguousarray(faces, dtype=np.int64)
         if self.vertices.ndim != 2 or self.vertices.shape[1] != 3:
@@ -51,49 +73,85 @@ class MeshDistance:
             raise InputError(f"faces: an index is outside 0 to {len(self.vertices) - 1}")
         if not np.isfinite(self.vertices).all():
             raise InputError("vertices: NaN or infinite numbers, expected finite metres")
-        self._outer = self.faces
-        self._tree: Any = None
-        self._pieces: Any = None
+        self._outer, self._settled = self.faces, not once
+        self._order = 1 if once else 2  # of the winding number's expansions
         self._prepare()
-        self._outer = self._outer_faces()
-        if len(self._outer) < len(self.faces):
-            self._prepare()
+        if not once:
+            self._drop_buried(np.ones(len(self.faces), dtype=np.bool_))
 
     def _prepare(self) -> None:
         igl = _libigl()
-        self._tree = igl.AABB()
+        self._tree: Any = igl.AABB()
         self._tree.init(self.vertices, self._outer)
-        self._pieces = igl.FastWindingNumberBVH()  # of all faces, for winding numbers
-        self._pieces.init(self.vertices, self.faces)
-        corners = self.vertices[self._outer]
-        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        length = np.linalg.norm(normals, axis=1, keepdims=True)
-        self._normals = normals / np.where(length > 0, length, 1.0)
+        self._pieces: Any = igl.FastWindingNumberBVH()  # of all faces
+        self._pieces.init(self.vertices, self.faces, self._order)
+        self._low, self._high = self.vertices.min(axis=0), self.vertices.max(axis=0)
+        self._corners: Any = None  # only when asked for
 
-    def _outer_faces(self) -> NDArray[np.int64]:
-        """The faces that are not inside another piece: just outside of them lies empty space."""
-        corners = self.vertices[self.faces]
+    def _drop_buried(self, among: NDArray[np.bool_]) -> bool:
+        """Leave out the faces, `among` the outer ones, that are inside another piece: just outside
+        of the others lies empty space. Whether there were any."""
+        corners = self.vertices[self._outer[among]]
         centre = corners.mean(axis=1, keepdims=True)
-        above = 2e-5 * self._normals[:, None]
-        inside = 1.0 - 1e-3
-        buried = self.winding((centre + above)[:, 0]) > inside
+        above = _ABOVE * _normals(corners)[:, None]
+        buried = self.inside((centre + above)[:, 0])
         if buried.any():
             probes = (0.98 * corners + 0.02 * centre + above)[buried]
-            buried[buried] = self.winding(probes).min(axis=1) > inside
-        return self.faces if buried.all() else self.faces[~buried]
+            buried[buried] = self.inside(probes).all(axis=1)
+        kept = np.ones(len(self._outer), dtype=np.bool_)
+        kept[among] = ~buried
+        if kept.all() or not kept.any():
+            return False
+        self._outer = self._outer[kept]
+        self._tree = _libigl().AABB()
+        self._tree.init(self.vertices, self._outer)
+        return True
+
+    def _drop_around(self, points: NDArray[np.float64]) -> bool:
+        """`_drop_buried` in the box about points (N, 3) and a centimetre around."""
+        low, high = points.min(axis=0) - 0.01, points.max(axis=0) + 0.01
+        boxed = ((self.vertices > low) & (self.vertices < high)).all(axis=1)
+        return self._drop_buried(boxed[self._outer].any(axis=1))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"vertices": self.vertices, "faces": self.faces, "_outer": self._outer}
+        names = ("vertices", "faces", "_outer", "_settled", "_order")
+        return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare()
 
     def winding(self, points: FloatArray) -> NDArray[np.float64]:
-        """Winding number (...) of points (..., 3): 0 outside, 1 inside, 2 in two pieces."""
+        """Winding number (...) of points (..., 3): 0 outside, 1 inside, 2 in two pieces; to 0.02."""
         flat = _points(points)
         found = self._pieces.winding_number(flat)
         return np.asarray(found, dtype=np.float64).reshape(np.shape(points)[:-1])
+
+    def inside(self, points: FloatArray) -> NDArray[np.bool_]:
+        """Whether points (..., 3) are inside (...): the winding number is above one half."""
+        flat = _points(points)
+        result = ((flat >= self._low) & (flat <= self._high)).all(axis=1)
+        boxed = np.flatnonzero(result)
+        if len(boxed):
+            rough = np.asarray(self._pieces.winding_number(flat[boxed], _ROUGH)).reshape(-1)
+            doubtful = np.flatnonzero(np.abs(rough - _INSIDE) < _DOUBT)
+            if len(doubtful):
+                rough[doubtful] = self.winding(flat[boxed[doubtful]])
+            result[boxed] = rough > _INSIDE
+        return result.reshape(np.shape(points)[:-1])
+
+    def near(self, points: FloatArray, reach: float) -> NDArray[np.bool_]:
+        """Whether points (..., 3) are less than `reach` metres from the surface (...)."""
+        flat = _points(points)
+        if self._corners is None:
+            self._corners = _corner_tree(self.vertices, self.faces)
+        tree, spread = self._corners
+        found = tree.query(flat, distance_upper_bound=reach + spread)[0]
+        near, between = found < reach, np.flatnonzero((found >= reach) & np.isfinite(found))
+        if len(between):
+            squared = self._tree.squared_distance(self.vertices, self._outer, flat[between])[0]
+            near[between] = squared < reach**2
+        return near.reshape(np.shape(points)[:-1])
 
     def query(
         self, points: FloatArray
@@ -108,12 +166,18 @@ class MeshDistance:
         if not len(flat):
             return np.zeros(shape), np.zeros((*shape, 3)), np.zeros((*shape, 3))
         squared, index, closest = self._tree.squared_distance(self.vertices, self._outer, flat)
-        index = np.asarray(index).reshape(-1)
-        sign = np.where(self.winding(flat) > _INSIDE, -1.0, 1.0)
+        index, inside = np.asarray(index).reshape(-1), self.inside(flat)
+        sign = np.where(inside, -1.0, 1.0)
         length = np.sqrt(np.maximum(squared, 0.0))
         normal = (flat - closest) * (sign / np.maximum(length, 1e-12))[:, None]
-        near = length < 1e-7
-        normal[near] = self._normals[index[near]]
+        on = length < 1e-7
+        normal[on] = _normals(self.vertices[self._outer[index[on]]])
+        # from outside, no buried face is ever the closest; from inside, empty space must follow
+        if not self._settled:
+            buried = np.zeros_like(inside)
+            buried[inside] = self.inside((closest + _ABOVE * normal)[inside])
+            if buried.any() and self._drop_around(closest[buried]):
+                return self.query(points)
         return (
             (sign * length).reshape(shape),
             np.asarray(closest).reshape((*shape, 3)),

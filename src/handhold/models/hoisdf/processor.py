@@ -277,7 +277,9 @@ class HoisdfProcessor(HopeProcessor):
             if surfaces is not None and (target == "hand" or with_object):
                 drawn = sample(surfaces, target, config.spare * count, draw)
                 # the original's jitter grows over an epoch: here any moment of it
-                made = training_points(drawn, origin, count, draw, progress=draw.random())
+                made = training_points(
+                    surfaces, target, drawn, origin, count, draw, progress=draw.random()
+                )
             else:  # nobody knows the surface: any points about the origin
                 cloud = draw.uniform(-2 * NEAR, 2 * NEAR, (count, 3))
                 made = {"sdf_points": cloud, "sdf": np.zeros(count), "query_points": cloud}
