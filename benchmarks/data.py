@@ -117,6 +117,7 @@ def distances(rounds: int) -> dict[str, Any]:
     """Queries a second against hand and object, and the largest errors against closed forms."""
     model = HandModel.free()
     vertices, faces = model.template.double().numpy(), model.faces.numpy()
+    closed = closed_faces(faces)
     can = trimesh.creation.cylinder(radius=0.033, height=0.1, sections=64).subdivide().subdivide()
     thing = MeshDistance(can.vertices, can.faces)
     place = vertices.mean(0) + (0.0, 0.0, 0.05)
@@ -126,11 +127,11 @@ def distances(rounds: int) -> dict[str, Any]:
 
     def once() -> None:
         both = Surfaces(vertices, faces, thing, np.eye(3), place)
-        both.hand_distance(points)
-        both.object_distance(points)
+        both.distance("hand", points)
+        both.distance("object", points)
 
     def hand() -> None:
-        MeshDistance(vertices, closed_faces(faces))
+        MeshDistance(vertices, closed, once=True)
 
     anywhere = draw.uniform(-0.08, 0.08, (QUERIES, 3))
     ball = trimesh.creation.icosphere(subdivisions=5, radius=0.05)
@@ -147,7 +148,7 @@ def distances(rounds: int) -> dict[str, Any]:
         "queries_a_second_against_both": round(QUERIES / seconds),
         "queries": QUERIES,
         "hand_search_tree_ms": round(1e3 * median(machine.times(hand, rounds)[0]), 2),
-        "hand_faces": len(closed_faces(faces)),
+        "hand_faces": len(closed),
         "object_faces": len(can.faces),
         "largest_error_mm": {
             name: float(f"{1e3 * np.abs(value).max():.2g}") for name, value in off.items()

@@ -2,12 +2,16 @@
 
 import copy
 
+import igl
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from handhold.errors import InputError
 from handhold.geometry.signed_distance import GridDistance, MeshDistance
+from handhold.hand.model import HandModel
+from handhold.hand.topology import closed_faces
 
 HALF = np.array([0.03, 0.05, 0.02])
 
@@ -98,6 +102,83 @@ def test_overlapping_pieces_are_one_solid():
     assert (np.sign(found) == np.sign(union)).all()
     outside = union > 0
     assert np.allclose(found[outside], union[outside], atol=1e-9)
+
+
+def test_a_handle_through_a_wall_is_no_surface_inside_it():
+    """Whether buried faces are looked for at once or when a point meets one; against boxes."""
+    body = trimesh.creation.box([0.08, 0.08, 0.1])
+    for _ in range(3):
+        body = body.subdivide()
+    bar = trimesh.creation.box([0.06, 0.01, 0.01])
+    for _ in range(3):
+        bar = bar.subdivide()
+    bar.apply_translation((0.055, 0, 0))  # two of its eight rings are inside of the body
+    both = trimesh.util.concatenate([body, bar])
+    points = np.random.default_rng(9).uniform((0, -0.02, -0.02), (0.08, 0.02, 0.02), (1500, 3))
+    inside_body = box_distance(points, np.array([0.04, 0.04, 0.05]))
+    beyond = box_distance(points - (0.055, 0, 0), np.array([0.03, 0.005, 0.005]))
+    both_boxes = np.minimum(inside_body, beyond)
+    deep = (inside_body < -1e-4) & (np.hypot(points[:, 1], points[:, 2]) > 0.012)
+    for once in (False, True):
+        found = MeshDistance(both.vertices, both.faces, once=once)
+        distance, closest, normal = found.query(points)
+        assert np.abs(distance - inside_body)[deep].max() < 1e-9
+        assert np.abs(distance - both_boxes)[both_boxes > 0].max() < 1e-9
+        assert np.allclose(closest + distance[:, None] * normal, points, atol=1e-9)
+        assert (found.inside(points) == (both_boxes < 0)).all()
+
+
+def posed_hands() -> list[tuple[np.ndarray, np.ndarray]]:
+    """An open hand, a fist whose fingers go into the palm, random poses; closed at the wrist."""
+    model = HandModel.free()
+    draw = torch.Generator().manual_seed(2)
+    pose = 0.5 * torch.randn(4, 16, 3, generator=draw)
+    pose[0], pose[1] = 0.0, 0.0
+    pose[1, 1:13, 2] = 1.5  # all joints of the four fingers
+    betas = torch.randn(4, 10, generator=draw)
+    faces = closed_faces(model.faces.numpy())
+    return [(v.double().numpy(), faces) for v in model(pose, betas).vertices]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_posed_hands_as_by_exact_winding_numbers(number):
+    """Sign everywhere; outside the distance of all faces, inside that of the visible ones."""
+    vertices, faces = posed_hands()[number]
+    draw = np.random.default_rng(number)
+    points = vertices[draw.integers(0, 778, 2500)] + 0.012 * draw.standard_normal((2500, 3))
+    points[:200] = draw.uniform(-0.3, 0.3, (200, 3))
+    winding = igl.winding_number(vertices, faces, points)
+    squared, _, closest = igl.point_mesh_squared_distance(points, vertices, faces)
+    unsigned = np.sqrt(squared)
+    found = MeshDistance(vertices, faces, once=True)
+    distance = found.distance(points)
+    away, inside = unsigned > 1e-6, winding > 0.5
+    assert (np.sign(distance) == np.where(inside, -1, 1))[away].all()
+    assert inside.sum() > 100
+    assert np.abs(distance - unsigned)[~inside].max() < 1e-9
+    step = (closest - points) / np.maximum(unsigned, 1e-12)[:, None]
+    free = igl.winding_number(vertices, faces, closest + 2e-5 * step) < 0.5
+    assert np.abs(-distance - unsigned)[inside & free & away].max() < 1e-9
+    assert (-distance >= unsigned - 1e-9)[inside].all()
+    eager = MeshDistance(vertices, faces).distance(points)
+    assert np.abs(distance - eager)[away].max() < 1e-4
+    for reach in (0.004, 0.05):
+        assert (found.near(points, reach) == (unsigned < reach))[~inside].all()
+
+
+def test_open_hand_keeps_its_inside_away_from_the_hole():
+    vertices, faces = posed_hands()[0]
+    rim = np.unique(faces[1538:])
+    points = vertices[np.random.default_rng(5).integers(0, 778, 2000)]
+    points = points + 0.01 * np.random.default_rng(6).standard_normal((2000, 3))
+    away = np.linalg.norm(points[:, None] - vertices[rim], axis=-1).min(axis=1) > 0.05
+    closed = MeshDistance(vertices, faces, once=True).distance(points)
+    found = MeshDistance(vertices, faces[:1538], once=True).distance(points)
+    exact = igl.winding_number(vertices, faces[:1538], points)
+    clear = np.abs(exact - 0.5) > 0.05
+    assert ((found < 0) == (exact > 0.5))[clear].all()
+    assert (closed[away] < 0).sum() > 100
+    assert np.abs(found - closed)[away].max() < 1e-9
 
 
 def test_open_and_inverted_meshes():

@@ -11,7 +11,6 @@ from handhold.errors import InputError
 from handhold.geometry.signed_distance import MeshDistance
 from handhold.hand.model import HandModel
 from handhold.models.hoisdf.points import (
-    DistanceSamples,
     Surfaces,
     gives_queries,
     jitter_width,
@@ -33,14 +32,15 @@ def surfaces(hand: HandModel) -> Surfaces:
 
 
 def test_object_distance_is_that_of_a_ball(surfaces: Surfaces) -> None:
-    found = sample(surfaces, "object", 400, np.random.default_rng(0))
-    expected = np.linalg.norm(found.points - PLACE, axis=1) - RADIUS
-    np.testing.assert_allclose(found.distances, expected, atol=6e-4)  # the ball has flat faces
-    assert (found.distances < 0).any()
-    assert (found.distances > 0).any()
-    assert (np.abs(found.distances) < 0.05).mean() > 0.9
+    points = sample(surfaces, "object", 400, np.random.default_rng(0))
+    distances = surfaces.distance("object", points)
+    expected = np.linalg.norm(points - PLACE, axis=1) - RADIUS
+    np.testing.assert_allclose(distances, expected, atol=6e-4)  # the ball has flat faces
+    assert (distances < 0).any()
+    assert (distances > 0).any()
+    assert (np.abs(distances) < 0.05).mean() > 0.9
     again = sample(surfaces, "object", 400, np.random.default_rng(0))
-    np.testing.assert_array_equal(found.points, again.points)
+    np.testing.assert_array_equal(points, again)
 
 
 def test_mirrored_and_turned_object(hand: HandModel) -> None:
@@ -54,42 +54,56 @@ def test_mirrored_and_turned_object(hand: HandModel) -> None:
         vertices, hand.faces.numpy(), thing, turn, np.array([0.2, 0, 0.5]), mirrored=True
     )
     # the box's centre: turned to +y, placed, mirrored
-    distances = surfaces.object_distance(
-        np.array([[-0.2, 0.03, 0.5], [-0.2, 0.03, 0.53], [0.2, 0.03, 0.5]])
-    )
+    points = np.array([[-0.2, 0.03, 0.5], [-0.2, 0.03, 0.53], [0.2, 0.03, 0.5]])
+    distances = surfaces.distance("object", points)
     np.testing.assert_allclose(distances, [-0.01, 0.02, 0.38], atol=1e-6)
-    placed, _ = surfaces.object_mesh()
+    np.testing.assert_array_equal(surfaces.near("object", points, 0.015), [True, False, False])
+    placed, _ = surfaces.mesh("object")
     np.testing.assert_allclose(placed.mean(axis=0), [-0.2, 0.03, 0.5], atol=1e-6)
 
 
 def test_hand_is_closed_and_its_joints_are_inside(surfaces: Surfaces, hand: HandModel) -> None:
     joints = hand(torch.zeros(16, 3)).joints16.numpy() + [0, 0, 0.6]
-    assert (surfaces.hand_distance(joints[1:]) < 0).all()
-    found = sample(surfaces, "hand", 300, np.random.default_rng(1))
-    near = np.abs(found.distances) < 0.002
-    assert near.any()
+    assert (surfaces.distance("hand", joints[1:]) < 0).all()
+    points = sample(surfaces, "hand", 300, np.random.default_rng(1))
+    assert (np.abs(surfaces.distance("hand", points)) < 0.002).any()
     on = on_surface(surfaces.hand.vertices, surfaces.hand.faces, 100, np.random.default_rng(2))
-    assert np.abs(surfaces.hand_distance(on)).max() < 1e-6
+    assert np.abs(surfaces.distance("hand", on)).max() < 1e-6
 
 
-def test_points_of_a_batch() -> None:
+def test_points_of_a_batch(surfaces: Surfaces) -> None:
     draw = np.random.default_rng(3)
-    points = draw.standard_normal((200, 3)) * 0.1
-    distances = np.linalg.norm(points, axis=1) - 0.03  # 40 or so lie within 5 cm
-    samples = DistanceSamples(points=points, distances=distances)
-    found = training_points(samples, np.array([0.0, 0, 0.5]), 60, draw, progress=0.5)
-    back = found["sdf_points"] + [0, 0, 0.5]
-    np.testing.assert_allclose(found["sdf"], np.linalg.norm(back, axis=1) - 0.03, atol=1e-6)
+    points = PLACE + draw.standard_normal((200, 3)) * 0.1
+    distances = np.linalg.norm(points - PLACE, axis=1) - RADIUS  # 40 or so lie within 5 cm
+    origin = np.array([0.0, 0, 0.5])
+    found = training_points(surfaces, "object", points, origin, 60, draw, progress=0.5)
+    back = found["sdf_points"] + origin
+    truth = np.linalg.norm(back - PLACE, axis=1) - RADIUS
+    np.testing.assert_allclose(found["sdf"], truth, atol=6e-4)  # the ball has flat faces
     assert len(np.unique(found["sdf"])) == 60
-    query = found["query_points"] + [0, 0, 0.5]
+    query = found["query_points"] + origin
     width = 0.05 / 3.1
-    near = points[np.abs(distances) < 0.05]
+    near = points[np.abs(distances) < 0.05 + 6e-4]
     away = np.abs(query[:, None] - near[None]).max(axis=2).min(axis=1)
     assert away.max() <= width + 1e-6
     assert away.max() > 0.3 * width
-    far = DistanceSamples(points=points, distances=np.ones(200))
     with pytest.raises(InputError, match="none lies"):
-        training_points(far, np.zeros(3), 10, draw)
+        training_points(surfaces, "object", points + 2.0, origin, 10, draw)
+
+
+def test_query_points_come_from_all_near_points(surfaces: Surfaces) -> None:
+    """Also from those whose distance nobody needs, and from no others."""
+    draw = np.random.default_rng(8)
+    points = sample(surfaces, "hand", 300, draw)
+    near = points[np.abs(surfaces.distance("hand", points)) < 0.05]
+    seen: set[int] = set()
+    for _ in range(40):
+        found = training_points(surfaces, "hand", points, np.zeros(3), 100, draw, scale=1e9)
+        gap = np.linalg.norm(found["query_points"][:, None] - near, axis=2)
+        assert gap.min(axis=1).max() < 1e-6
+        seen |= set(gap.argmin(axis=1).tolist())
+    assert 20 < len(near) < len(points)
+    assert len(seen) == len(near)
 
 
 def test_schedule() -> None:
@@ -104,7 +118,7 @@ def test_schedule() -> None:
 def test_no_object(hand: HandModel) -> None:
     vertices = hand(torch.zeros(16, 3)).vertices.numpy()
     alone = Surfaces(vertices, hand.faces.numpy())
-    assert len(sample(alone, "hand", 50, np.random.default_rng(0)).points) == 50
+    assert len(sample(alone, "hand", 50, np.random.default_rng(0))) == 50
     with pytest.raises(InputError, match="no object"):
         sample(alone, "object", 50, np.random.default_rng(0))
     with pytest.raises(InputError, match="target"):

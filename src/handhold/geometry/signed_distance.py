@@ -42,15 +42,6 @@ def _normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return normals / np.where(length > 0, length, 1.0)
 
 
-def _corner_tree(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[Any, float]:
-    """Search tree of the faces' corners; how far a surface point is from the nearest, at most."""
-    from scipy.spatial import cKDTree
-
-    corners = vertices[faces]
-    longest = float(np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1).max())
-    return cKDTree(vertices[np.unique(faces)]), longest / 3**0.5
-
-
 class MeshDistance:
     """Exact signed distance to a mesh.
 
@@ -122,7 +113,7 @@ class MeshDistance:
         self._prepare()
 
     def winding(self, points: FloatArray) -> NDArray[np.float64]:
-        """Winding number (...) of points (..., 3): 0 outside, 1 inside, 2 in two pieces; to 0.02."""
+        """Winding number (...) of points (..., 3): 0 outside, 1 inside, 2 in two; to 0.02."""
         flat = _points(points)
         found = self._pieces.winding_number(flat)
         return np.asarray(found, dtype=np.float64).reshape(np.shape(points)[:-1])
@@ -144,13 +135,15 @@ class MeshDistance:
         """Whether points (..., 3) are less than `reach` metres from the surface (...)."""
         flat = _points(points)
         if self._corners is None:
-            self._corners = _corner_tree(self.vertices, self.faces)
-        tree, spread = self._corners
-        found = tree.query(flat, distance_upper_bound=reach + spread)[0]
-        near, between = found < reach, np.flatnonzero((found >= reach) & np.isfinite(found))
-        if len(between):
-            squared = self._tree.squared_distance(self.vertices, self._outer, flat[between])[0]
-            near[between] = squared < reach**2
+            from scipy.spatial import cKDTree
+
+            used = np.bincount(self.faces.reshape(-1), minlength=len(self.vertices)) > 0
+            self._corners = cKDTree(self.vertices[used], leafsize=8)
+        near = self._corners.query(flat, distance_upper_bound=reach)[0] < reach
+        rest = np.flatnonzero(~near)  # near to a face's middle, perhaps
+        if len(rest):
+            squared = self._tree.squared_distance(self.vertices, self._outer, flat[rest])[0]
+            near[rest] = squared < reach**2
         return near.reshape(np.shape(points)[:-1])
 
     def query(

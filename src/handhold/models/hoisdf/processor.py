@@ -34,7 +34,7 @@ from handhold.models.nn.hope_augmentation import Augmentation
 from handhold.models.nn.hope_config import HopeProcessorConfig
 from handhold.models.nn.hope_decoding import axis_angle, turn_of
 from handhold.models.nn.hope_processor import HopeProcessor
-from handhold.models.nn.hope_targets import Array, Item, View
+from handhold.models.nn.hope_targets import Array, Item, View, stack
 from handhold.objects.procedural import make_object
 from handhold.scene import Batch, Camera, Hand, Prediction, RigidObject, Sample
 
@@ -119,6 +119,18 @@ def lookalike(name: str) -> MeshDistance | None:
     return MeshDistance(*mesh.surface)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placing:
+    """How hand and object stand in a crop: the wrist (3,) in the crop's camera frame, None: not
+    labelled with a pose; the object in the photo with its mesh; the crop's turn and mirroring."""
+
+    wrist: Array | None
+    thing: RigidObject | None
+    mesh: MeshDistance | None
+    angle: float
+    mirrored: bool
+
+
 class HoisdfProcessor(HopeProcessor):
     """Sample -> HOISDFBatch and Prediction -> hands and objects, by one `config`.
 
@@ -150,6 +162,17 @@ class HoisdfProcessor(HopeProcessor):
 
     # ------------------------------------------------------------------------- photo -> Batch
 
+    def encode(
+        self,
+        samples: Sequence[tuple[Sample, int]],
+        rng: np.random.Generator | None = None,
+    ) -> Batch:
+        """See `HopeProcessor.encode`; and points with distances, where there are `meshes`."""
+        rows = [self._encode_one(sample_, index, rng) for sample_, index in samples]
+        if rows and self.meshes is not None:
+            self._add_points(rows, rng)
+        return stack(rows, self.batch)
+
     def _own_fields(
         self,
         item: Item,
@@ -177,7 +200,7 @@ class HoisdfProcessor(HopeProcessor):
             "object_pixels": np.maximum(maps["object"], 0),
             "has_pixels": min(maps["hand"].min(), maps["object"].min()) >= 0,
         }
-        found["vote_joints"], vertices = self._placed_hand(hand, row, view, wrist, root)
+        found["vote_joints"] = self._vote_joints(hand, row, view, root)
         thing = sample_.object if posed_objects.own_frame(sample_.object) else None
         mesh = None
         if thing is not None and self.meshes is not None:
@@ -196,11 +219,14 @@ class HoisdfProcessor(HopeProcessor):
         }
         if self.meshes is None:
             return found
-        surfaces = None
-        if vertices is not None:
-            surfaces = self._surfaces(vertices, thing, mesh, view.angle, item.mirrored)
-        found["has_sdf"] = surfaces is not None
-        return found | self._points(surfaces, thing is not None, found, rng)
+        found["placing"] = Placing(
+            wrist=wrist if row["has_pose"] else None,
+            thing=thing,
+            mesh=mesh,
+            angle=view.angle,
+            mirrored=item.mirrored,
+        )
+        return found
 
     def _estimated_root(self, hand_box: Array, intrinsics: Array) -> Array:
         """The middle (3,) of a hand of the usual size that fills the box (4,) of crop pixels."""
@@ -220,44 +246,47 @@ class HoisdfProcessor(HopeProcessor):
         depth = root[2] if self.config.object_depth is None else self.config.object_depth
         return backproject(middle, np.float64(depth), intrinsics)
 
-    def _placed_hand(
-        self, hand: Hand, row: dict[str, Any], view: View, wrist: Array | None, root: Array
-    ) -> tuple[Array, Array | None]:
-        """The votes' targets (21, 3), from the root, and the vertices (778, 3) in the crop's camera
-        frame where pose and place are labelled and points are wanted. Zeros, None: no label."""
-        joints, vertices = np.zeros((21, 3)), None
+    def _vote_joints(self, hand: Hand, row: dict[str, Any], view: View, root: Array) -> Array:
+        """The votes' targets (21, 3), from the root. Zeros: no label."""
         if hand.joints is not None:
             own = np.asarray(hand.joints, np.float64)
             if row["mirrored"]:
                 own = own * posed_objects.FLIP
-            joints = own @ crop.turn(view.angle).T - root
-        if row["has_pose"] and (wrist is None or self.meshes is not None):
-            pose, betas = (
-                torch.from_numpy(np.asarray(row[name], np.float32)) for name in ("pose", "betas")
-            )
-            with torch.no_grad():
-                posed = given_hand(self.hand)(pose[None], betas[None], center=0)
-            if wrist is None:
-                joints = posed.joints[0].double().cpu().numpy()
-            else:
-                vertices = posed.vertices[0].double().cpu().numpy() + wrist
-        return joints, vertices
+            return own @ crop.turn(view.angle).T - root
+        return self._posed([row])[0][0] if row["has_pose"] else np.zeros((21, 3))
 
-    def _surfaces(
-        self,
-        vertices: Array,
-        thing: RigidObject | None,
-        mesh: MeshDistance | None,
-        angle: float,
-        mirrored: bool,
-    ) -> Surfaces:
+    def _posed(self, rows: Sequence[dict[str, Any]]) -> tuple[Array, Array]:
+        """Joints (B, 21, 3) and vertices (B, 778, 3) of the rows' poses, from the wrist."""
+        pose, betas = (
+            torch.from_numpy(np.stack([np.asarray(row[name], np.float32) for row in rows]))
+            for name in ("pose", "betas")
+        )
+        with torch.no_grad():
+            posed = given_hand(self.hand)(pose, betas, center=0)
+        return posed.joints.double().cpu().numpy(), posed.vertices.double().cpu().numpy()
+
+    def _add_points(self, rows: list[dict[str, Any]], rng: np.random.Generator | None) -> None:
+        """Points with distances for every row, in place of its `placing`; all hands posed at
+        once."""
+        placings: list[Placing] = [row.pop("placing") for row in rows]
+        known = any(placing.wrist is not None for placing in placings)
+        posed = self._posed(rows)[1] if known else np.zeros((len(rows), 778, 3))
+        for row, placing, vertices in zip(rows, placings, posed, strict=True):
+            surfaces = None
+            if placing.wrist is not None:
+                surfaces = self._surfaces(vertices + placing.wrist, placing)
+            row["has_sdf"] = surfaces is not None
+            row |= self._points(surfaces, placing.thing is not None, row, rng)
+
+    def _surfaces(self, vertices: Array, placing: Placing) -> Surfaces:
         faces = given_hand(self.hand).faces.cpu().numpy()
-        if thing is None or mesh is None:
+        thing, mirrored = placing.thing, placing.mirrored
+        if thing is None or placing.mesh is None:
             return Surfaces(vertices, faces, mirrored=mirrored)
         # a turn after the mirror is the opposite turn before it
-        turn = crop.turn(-angle if mirrored else angle)
+        turn = crop.turn(-placing.angle if mirrored else placing.angle)
         pose = turn @ thing.rotation, turn @ thing.translation
-        return Surfaces(vertices, faces, mesh, *pose, mirrored=mirrored)
+        return Surfaces(vertices, faces, placing.mesh, *pose, mirrored=mirrored)
 
     def _points(
         self,
