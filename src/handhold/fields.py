@@ -31,10 +31,12 @@ def mapping(value: Any, where: str) -> Mapping[str, Any]:
 
 def field(entry: Any, name: str, where: str, *kinds: type) -> Any:
     """A field of an object; FileFormatError where it is missing or of none of the kinds (default:
-    any; true and false are no `int`)."""
+    any; true and false are no `int`; 96.0 is one, as in JSON)."""
     if name not in mapping(entry, where):
         raise FileFormatError(f"{where}: the field {name!r} is missing")
     value = entry[name]
+    if int in kinds and float not in kinds and isinstance(value, float) and value.is_integer():
+        value = int(value)
     fits = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
     if kinds and not fits:
         wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
@@ -54,7 +56,10 @@ def checked(
 ) -> NDArray[np.float64]:
     """Numbers as float64 of a shape (None: any size); FileFormatError names the field."""
     try:
-        array = np.asarray(value, np.float64)
+        given = np.asarray(value)
+        if given.dtype.kind not in "biufO":  # a text of digits is no number
+            raise TypeError(f"found {given.dtype.name}")
+        array = given.astype(np.float64, copy=False)
     except (TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{where}: expected numbers: {error}") from error
     fits = array.ndim == len(shape) and all(

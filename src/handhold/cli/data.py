@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +18,7 @@ SETS = (
     "dexycb, ho3d-v2, ho3d-v3, freihand, hint, coco-wholebody, onehand10k, obman, mow, or photos: "
     "photos of your own with a labels.json"
 )
-SHOWN = 10  # damaged files that `export` names
+SHOWN = 10  # damaged files that `index` and `export` name
 Name = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help=f"Data set: {SETS}.")
 ]
@@ -51,8 +53,9 @@ def check(
 
     Args:
         split: Splits to count, such as s0-train s0-test (default: all there are, with their names).
-        images: `ends` reads the end of every image, which tells one that is cut short; `all` reads
-            every sample completely, as training does; `none` looks at labels only.
+        images: `ends` reads the first and last bytes of every image, which tell one that is cut
+            short or of another size; `all` reads every sample completely, as training does; `none`
+            looks at labels only.
         out: Also write the findings, all of them, to this JSON file.
         mano: Folder with the official MANO files, whose parameters the labels are.
         workers: Processes for the labels, threads for the images (default: all cores).
@@ -84,8 +87,10 @@ def index(name: Name, root: Root, workers: int | None = None, mano: Path | None 
     """Go through a data set's labels once, so that later commands open it at once.
 
     Other commands do this by themselves when they have to. The index is kept in the cache folder
-    (HANDHOLD_HOME); it is made again where files have changed, and an interrupted run goes on where
-    it stopped. Exit code 1 when files are damaged.
+    (HANDHOLD_HOME), never in ROOT, which may be read-only. It is made again where files have
+    changed (size or time; of more than 160,000 label files only this command and `check` look at
+    each, otherwise their folders tell), and an interrupted run goes on where it stopped. Exit code
+    1 when files are damaged; the first of them are named.
 
     handhold data index dexycb DOWNLOADS/dexycb --workers 8
 
@@ -99,16 +104,14 @@ def index(name: Name, root: Root, workers: int | None = None, mano: Path | None 
     start = time.monotonic()
     made: list[bool] = []
     split = "all" if "all" in entry(name).splits else None
-    samples = _open(name, root, split, mano=mano, workers=workers, made=made)
-    damaged = len(samples.index.problems)
+    samples = _open(name, root, split, mano=mano, workers=workers, thorough=True, made=made)
+    damaged = samples.index.problems
     done = "index made" if made else "the index was there, opened"
     print(
-        f"{name}: {len(samples):,} samples, {damaged:,} damaged; {done} in "
+        f"{name}: {len(samples):,} samples, {len(damaged):,} damaged; {done} in "
         f"{time.monotonic() - start:.1f} s ({index_folder(None)})"
     )
-    if damaged:
-        print(f"`handhold data check {name} {root}` lists what is damaged")
-    return 1 if damaged else 0
+    return _left_out(name, root, damaged)
 
 
 def view(
@@ -200,8 +203,8 @@ def export(
         mano: Folder with the official MANO files, whose parameters the labels are. Without it the
             free hand poses them where it can; vertices and poses of others that the files do not
             hold as such, but as parameters of MANO's own mesh and mean pose, are NaN.
-        skip_missing: Leave out hands whose image is missing (HInt's from Ego4D), which stop it
-            otherwise.
+        skip_missing: Leave out hands whose image is missing (HInt's from Ego4D) and whole sequences
+            whose meta.yml or calibration is damaged (DexYCB), which stop it otherwise.
         workers: Processes for the index, where it has to be made.
     """
     from handhold.data.export import export_labels
@@ -211,11 +214,15 @@ def export(
     with progress_bar(f"labels of {name}/{samples.split}") as progress:
         rows = export_labels(samples, out, progress=progress)
     print(f"{rows:,} hands of {name}/{samples.split} in {out}")
-    damaged = samples.index.problems
+    return _left_out(name, root, samples.index.problems)
+
+
+def _left_out(name: str, root: Path, damaged: Sequence[object]) -> int:
+    """Name what is damaged; the exit code."""
     if not damaged:
         return 0
     print(f"left out, as they are damaged ({len(damaged):,}):", *damaged[:SHOWN], sep="\n  ")
-    print(f"`handhold data check {name} {root}` lists all that is damaged")
+    print(f"`handhold data check {name} {shlex.quote(str(root))}` lists all that is damaged")
     return 1
 
 
@@ -227,10 +234,11 @@ def _open(
     mano: Path | None,
     workers: int | None,
     lenient: bool = True,
+    thorough: bool = False,
     made: list[bool] | None = None,
 ) -> IndexedSet:
     """The samples, with a bar while the index is made; `made` gets an entry where it was."""
-    from handhold.data.dataset import MISSING_IMAGES
+    from handhold.data.dataset import LENIENT
     from handhold.data.registry import open_dataset
     from handhold.data.sources import progress_bar
 
@@ -246,7 +254,8 @@ def _open(
             root,
             split,
             mano=mano,
-            skip=(MISSING_IMAGES,) if lenient else (),
+            skip=LENIENT if lenient else (),
+            thorough=thorough,
             workers=workers,
             progress=progress,
         )

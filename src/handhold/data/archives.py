@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -20,9 +22,15 @@ import numpy as np
 from handhold.atomic import replacing
 from handhold.errors import FileFormatError
 
-FORMAT = 2
-# offset (zip: of the member's own header), packed size, size, method (-1: a tar's, plain)
-Place: TypeAlias = tuple[int, int, int, int]
+FORMAT = 3
+# offset (zip: of the member's own header), packed size, size, method (-1: a tar's, plain),
+# checksum (-1: a tar has none)
+Place: TypeAlias = tuple[int, int, int, int, int]
+# what readers of broken archives raise
+UNREADABLE = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError, struct.error, zlib.error,
+    NotImplementedError,
+)  # fmt: skip
 
 
 def table_of(
@@ -31,8 +39,8 @@ def table_of(
     """The members of an archive by their names in the official tree.
 
     own_names: those names of all members, None for others; rule: what it depends on, as text.
-    folder: of the kept tables; one that cannot be written is no error. Raises FileFormatError,
-    zipfile.BadZipFile, tarfile.TarError or EOFError for what is no archive.
+    folder: of the kept tables; one that cannot be written is no error. Raises FileFormatError, or
+    UNREADABLE for what is no archive.
     """
     status = archive.stat()
     stamp = f"{FORMAT} {status.st_size} {status.st_mtime_ns} {rule}".encode()
@@ -65,7 +73,7 @@ def _load(path: Path, stamp: bytes) -> dict[str, Place] | None:
 
 def _keep(path: Path, stamp: bytes, table: dict[str, Place]) -> None:
     names = "\0".join(table).encode("utf-8", "surrogateescape")
-    places = np.array(list(table.values()), np.int64).reshape(-1, 4)
+    places = np.array(list(table.values()), np.int64).reshape(-1, 5)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as unfinished:
@@ -79,7 +87,7 @@ def _keep(path: Path, stamp: bytes, table: dict[str, Place]) -> None:
 
 def _members(archive: Path) -> Iterator[tuple[str, Place]]:
     """Every file of an archive."""
-    if archive.suffix == ".zip":
+    if archive.suffix.lower() == ".zip":
         with zipfile.ZipFile(archive) as packed:
             for item in packed.infolist():
                 if item.is_dir():
@@ -90,14 +98,14 @@ def _members(archive: Path) -> Iterator[tuple[str, Place]]:
                         f"{archive}: {item.filename}: expected a stored or deflated member without "
                         "a password"
                     )
-                place = (item.header_offset, item.compress_size, item.file_size, item.compress_type)
-                yield item.filename, place
+                sizes = (item.compress_size, item.file_size)
+                yield item.filename, (item.header_offset, *sizes, item.compress_type, item.CRC)
         return
     with tarfile.open(archive, "r:") as packed:
         files: dict[str, Place] = {}
         for item in packed:
             if item.isfile():
-                files[item.name] = (item.offset_data, item.size, item.size, -1)
+                files[item.name] = (item.offset_data, item.size, item.size, -1, -1)
             elif item.islnk() and item.linkname in files:  # the same file under a second name
                 files[item.name] = files[item.linkname]
         yield from files.items()

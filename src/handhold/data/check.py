@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from handhold.data.dataset import MISSING_IMAGES, Count, DatasetEntry, IndexedSet, OpenOptions
+from handhold.data.dataset import LENIENT, Count, DatasetEntry, IndexedSet, OpenOptions
 from handhold.data.files import Files
 from handhold.data.index import Index, Problem
 from handhold.data.registry import entry
@@ -135,8 +135,9 @@ def check_dataset(
 ) -> Check:
     """Look through a set in its official files; the index is made first where there is none.
 
-    splits: those to count, default all. images: "ends": the last bytes of every image, which tell
-    one that is cut short; "all": every sample is read completely, masks and depth with it; "none".
+    splits: those to count, default all. images: "ends": the first and last bytes of every image,
+    which tell one that is cut short or of another size; "all": every sample is read completely,
+    masks and depth with it; "none".
     workers: processes for the index, threads for the images. progress: title -> a function told
     done and total. Damage becomes `problems`; raises MissingFileError where nothing is there,
     InputError for unknown names.
@@ -147,7 +148,7 @@ def check_dataset(
         raise InputError(f"{name}: no split {unknown[0]!r}; expected {', '.join(told.splits)}")
     bar = progress or _silent
     options = OpenOptions(
-        mano=mano, skip=(MISSING_IMAGES,), cache=cache, workers=workers, progress=bar("index")
+        mano=mano, skip=LENIENT, cache=cache, workers=workers, progress=bar("index"), thorough=True
     )
     counts: list[Count] = []
     opened: list[IndexedSet] = []
@@ -175,7 +176,11 @@ def check_dataset(
         raise reasons[0]
     missing: list[str] = []
     try:
-        missing = told.missing(files)
+        missing = told.missing(files) + [
+            f"what is in {path.name}: a compressed tar is not read; unpack it, or gunzip it to a "
+            "plain tar"
+            for path in files.squeezed
+        ]
     except FileFormatError as error:
         problems[Problem(file=str(files.root), what=str(error))] = None
     looked, broken = _look(_largest(opened), images, workers, bar("images"))
@@ -230,7 +235,7 @@ def _look(
             if images == "all":
                 found[number]
             else:
-                found.files.check_end(name)
+                found.files.check_image(name, found.image_size(number))
         except HandholdError as error:
             return Problem(file=name, what=str(error))
         return None

@@ -143,6 +143,7 @@ def top_items(text: str, place: str) -> Iterator[tuple[str, Any]]:
 def whole(entry: Any, name: str, where: str) -> int:
     """A field that is a whole number, not negative."""
     found = field(entry, name, where)
+    found = int(found) if isinstance(found, float) and found.is_integer() else found
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 2**62:
         raise FileFormatError(f"{where}.{name}: expected a whole number, found {found!r:.60}")
     return found
@@ -151,7 +152,7 @@ def whole(entry: Any, name: str, where: str) -> int:
 def flag(entry: Any, name: str, where: str) -> bool:
     """A field that is true or false (or 1 or 0)."""
     found = field(entry, name, where)
-    if not isinstance(found, int) or found not in (0, 1):
+    if not isinstance(found, (int, float)) or found not in (0, 1):
         raise FileFormatError(f"{where}.{name}: expected true or false, found {found!r:.60}")
     return bool(found)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.data.files import Files
+from handhold.data.files import Files, wrong_size
 from handhold.data.index import Index, Scan, open_index
 from handhold.data.object_points import ObjectPoints
 from handhold.errors import FileFormatError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from handhold.data.occlusion import Renderer
 
 MISSING_IMAGES = "missing_images"  # in `skip`: leave out hands whose image is not there
+DAMAGED_SEQUENCES = "damaged_sequences"  # and whole sequences whose common files are damaged
+LENIENT = (MISSING_IMAGES, DAMAGED_SEQUENCES)
 # labels that some sets lack, and how to call them
 LABELS = {
     "side": "left or right",
@@ -42,8 +44,8 @@ class OpenOptions:
     """How a set is opened.
 
     mano: folder of the official hand models, whose parameters the labels are; the free hand
-    otherwise. skip: fields of Sample that need not be read, and MISSING_IMAGES. cache, workers,
-    progress: of the index, as `open_index` explains.
+    otherwise. skip: fields of Sample that need not be read, and any of LENIENT. cache, workers,
+    progress, thorough: of the index, as `open_index` explains.
     """
 
     mano: str | Path | None = None
@@ -51,12 +53,14 @@ class OpenOptions:
     cache: Path | None = None
     workers: int | None = None
     progress: Callable[[int, int], None] | None = None
+    thorough: bool = False
 
     def index(self, files: Files, scan: Scan) -> Index:
         """The index of a set, made first where there is none."""
         return open_index(
-            files, scan, cache=self.cache, workers=self.workers, progress=self.progress
-        )
+            files, scan, cache=self.cache, workers=self.workers, progress=self.progress,
+            thorough=self.thorough,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,8 @@ class IndexedSet(abc.ABC):
     rows: of the index, in the split's order. Subclasses say how a row becomes a Record, and may
     add masks (`complete`).
     """
+
+    size: tuple[int, int] | None = None  # of all images, where they are all alike
 
     def __init__(
         self,
@@ -135,6 +141,14 @@ class IndexedSet(abc.ABC):
         """The image file of a sample; sets whose records take work say it without them."""
         return self.record(number).image
 
+    def image_size(self, number: int) -> tuple[int, int] | None:
+        """Width and height that a sample's labels are for, without the record."""
+        column = self.index.columns
+        if self.size is not None or "width" not in column:
+            return self.size
+        place = int(self.rows[number])
+        return int(column["width"][place]), int(column["height"][place])
+
     def complete(self, sample: Sample, record: Record, number: int) -> Sample:
         """The sample with what takes reading of more files, such as masks."""
         return sample
@@ -144,10 +158,9 @@ class IndexedSet(abc.ABC):
         image = self.files.image(record.image)
         height, width = image.shape[:2]
         if (width, height) != (record.camera.width, record.camera.height):
-            raise FileFormatError(
-                f"{self.files.place(record.image)}: expected {record.camera.width}x"
-                f"{record.camera.height} pixels, found {width}x{height}"
-            )
+            wanted = (record.camera.width, record.camera.height)
+            place = self.files.place(record.image)
+            raise FileFormatError(wrong_size(place, wanted, (width, height)))
         sample = Sample(
             key=record.key,
             image=image,
@@ -228,7 +241,8 @@ class DatasetEntry:
 
     tops: patterns of the top of its official tree. splits: their names; train, test: the ones taken
     where none is named. index: of all that is there. select: a split of that index; where a set
-    refuses samples without an image, MISSING_IMAGES in `options.skip` leaves them out. labels: of
+    refuses samples without an image or sequences, those of LENIENT in `options.skip` leave them
+    out. labels: of
     LABELS, those that a training can learn from beside 2D joints. published: split -> (samples,
     where that is printed). missing: `missing(files)` -> what of a complete
     download is not there, in words.

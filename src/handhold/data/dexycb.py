@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
+from handhold.data.dataset import DAMAGED_SEQUENCES, DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.dexycb_files import (
     CAMERAS,
     GRASPED,
@@ -26,6 +26,9 @@ from handhold.data.dexycb_files import (
     SEQUENCES,
     SUBJECTS,
     WIDTH,
+    frames_of,
+    of_whole_sequence,
+    read_yaml,
     scan_of,
     sequences_of,
 )  # fmt: skip
@@ -91,8 +94,13 @@ def select_dexycb(files: Files, index: Index, split: str, options: OpenOptions) 
     (right hands within 5 cm of the object), or `all`: every labelled frame.
 
     Training splits leave out hands without a box, as the published counts do. Raises InputError
-    where too many sequences are missing to tell which ones the split has; what reading raises.
+    where too many sequences are missing to tell which ones the split has; FileFormatError that
+    names all sequences that cannot be read (a damaged meta.yml or calibration) unless `skip` has
+    "damaged_sequences"; what reading raises.
     """
+    damaged = [problem for problem in index.problems if of_whole_sequence(problem)]
+    if damaged and DAMAGED_SEQUENCES not in options.skip:
+        raise FileFormatError("; ".join(str(problem) for problem in damaged))
     return DexYCB("dexycb", split, files, index, _rows(files, index, split), options)
 
 
@@ -138,6 +146,8 @@ class DexYCB(IndexedSet):
     """The samples of one split. Record.extra: `depth`, `labels` (files), `class` (the object's
     value in the segmentation), `sequence_number` (in its subject; None: not known),
     `is_bop_target`."""
+
+    size = (WIDTH, HEIGHT)
 
     def image_name(self, number: int) -> str:
         return "{}/color_{:06d}.jpg".format(*self._place(number))
@@ -240,6 +250,17 @@ class DexYCB(IndexedSet):
         )
 
 
+def _frames(files: Files, folder: str) -> int | None:
+    """How many frames a sequence has; None where its meta.yml is damaged. One that has images is
+    not asked."""
+    if all(files.list(f"{folder}/{camera}") for camera in CAMERAS):
+        return None
+    try:
+        return frames_of(read_yaml(files, f"{folder}/meta.yml"), folder)
+    except FileFormatError:
+        return None
+
+
 def missing(files: Files) -> list[str]:
     """What of the complete download is not there."""
     told: list[str] = []
@@ -250,10 +271,11 @@ def missing(files: Files) -> list[str]:
             continue
         if len(sequences) != SEQUENCES:
             told.append(f"{SEQUENCES - len(sequences)} sequences of {subject}")
+        empty = {name for name in sequences if _frames(files, f"{subject}/{name}") == 0}
         for camera in CAMERAS:
-            lacking = sum(not files.list(f"{subject}/{name}/{camera}") for name in sequences)
-            if lacking:
-                told.append(f"camera {camera} in {lacking} sequences of {subject}")
+            lacking = [x for x in sequences if not files.list(f"{subject}/{x}/{camera}")]
+            if count := sum(name not in empty for name in lacking):
+                told.append(f"camera {camera} in {count} sequences of {subject}")
     if not files.list("models"):
         told.append("models (the objects; boxes of the catalogue stand in)")
     return told

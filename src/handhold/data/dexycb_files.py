@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from handhold.data.dataset import OpenOptions
 from handhold.data.files import Files, read_npz
-from handhold.data.index import TEXT, Part, Problem, Scan, columns_of, if_few
+from handhold.data.index import TEXT, Part, Problem, Scan, columns_of
 from handhold.data.labels import GRASP_METRES, is_grasped
 from handhold.data.object_points import ObjectPoints
 from handhold.data.sanity import check_hand, check_rotation
@@ -30,6 +31,7 @@ CAMERAS = (
     "932122060861", "932122061900", "932122062010",
 )  # fmt: skip
 WIDTH, HEIGHT = 640, 480
+SHARED = ("calibration", "models")  # what sequences share: the `file` of a problem with it
 LONGEST = 100_000  # frames of a sequence; official ones have below a hundred
 SEQUENCES, GROUP = 100, 5  # of a subject; of those the ones with the same object
 GRASPED = tuple(i for i in range(1, 22) if i != 19)  # class ids, in the order of the sequences
@@ -76,7 +78,7 @@ def read_things(files: Files, subject: str) -> Part:
     for sequence in sequences_of(files, subject):
         name = f"{subject}/{sequence}/meta.yml"
         try:
-            thing = _grasped(_yaml(files, name), files.place(name))[1]
+            thing = _grasped(read_yaml(files, name), files.place(name))[1]
         except FileFormatError:
             thing = 0
         rows.append({"subject": SUBJECTS.index(subject), "thing": thing, "sequence": sequence})
@@ -109,36 +111,58 @@ def scan_of(files: Files, options: OpenOptions) -> Scan:
     calibration = [f"calibration/{name}" for name in files.list("calibration")]
     watched += [f"{folder}/{name}" for folder in calibration for name in files.list(folder)]
     watched += [f"models/{name}/points.xyz" for name in files.list("models")]
-    places = [name for name in watched if name.rpartition("/")[2] in CAMERAS]
-    watched += if_few(
-        f"{place}/{name}"
-        for place in places
-        for name in files.list(place)
-        if name.startswith("labels_")
-    )
     if not parts:
         raise MissingFileError(
             f"{files.root}: expected DexYCB: <subject>/<sequence>/meta.yml, with subjects such as "
             f"{SUBJECTS[0]}"
         )
+    places = [name for name in watched if name.rpartition("/")[2] in CAMERAS]
     return Scan(
-        name="dexycb", version=3, parts=tuple(parts), watched=tuple(watched), read=read_sequence
+        name="dexycb",
+        version=3,
+        parts=tuple(parts),
+        watched=tuple(watched),
+        labels=lambda: (
+            f"{place}/{name}"
+            for place in places
+            for name in files.list(place)
+            if name.startswith("labels_")
+        ),
+        read=read_sequence,
     )
 
 
-def _yaml(files: Files, name: str) -> dict[str, Any]:
+class _Yaml(yaml.SafeLoader):
+    """Takes 1e-05 for a number, as every other reader does, not for a text."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(files: Files, name: str) -> dict[str, Any]:
+    """What a small YAML file holds, as plain values; FileFormatError that names it."""
     try:
-        found = yaml.safe_load(files.read(name))
-    except yaml.YAMLError as error:
+        found = yaml.load(files.read(name), _Yaml)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise FileFormatError(f"{files.place(name)}: not valid YAML: {error}") from error
     return dict(mapping(found, files.place(name)))
+
+
+def frames_of(meta: dict[str, Any], where: str) -> int:
+    """How many frames meta.yml says there are."""
+    frames = field(meta, "num_frames", where, int)
+    if not 0 <= frames <= LONGEST:
+        raise FileFormatError(f"{where}: num_frames: expected 0 to {LONGEST}, found {frames}")
+    return frames
 
 
 def _intrinsics(files: Files, camera: str) -> NDArray[np.float64]:
     """fx, fy, cx, cy of a colour camera."""
     name = f"calibration/intrinsics/{camera}_{WIDTH}x{HEIGHT}.yml"
     where = files.place(name)
-    colour = field(_yaml(files, name), "color", where)
+    colour = field(read_yaml(files, name), "color", where)
     values = [field(colour, key, f"{where}: color") for key in ("fx", "fy", "ppx", "ppy")]
     found = checked(values, (4,), f"{where}: color")
     if found[0] <= 0 or found[1] <= 0:
@@ -147,15 +171,29 @@ def _intrinsics(files: Files, camera: str) -> NDArray[np.float64]:
 
 
 def read_sequence(files: Files, key: str) -> Part:
-    """All cameras and frames of one sequence. key: "<subject>/<sequence> <number in subject>"."""
+    """All cameras and frames of one sequence, or one problem of the whole sequence. key:
+    "<subject>/<sequence> <number in subject>"."""
     folder, _, number = key.rpartition(" ")
+    try:
+        return _read_sequence(files, folder, int(number))
+    except HandholdError as error:
+        meta, what = f"{folder}/meta.yml", str(error)
+        shared = "models" if "points.xyz" in what or ".obj" in what else "calibration"
+        file = meta if files.place(meta) in what else shared
+        return Part(columns={}, problems=[Problem(file=file, what=what)])
+
+
+def of_whole_sequence(problem: Problem) -> bool:
+    """Whether a problem leaves out all frames of a sequence, or of several."""
+    return problem.file in SHARED or problem.file.endswith("/meta.yml")
+
+
+def _read_sequence(files: Files, folder: str, number: int) -> Part:
     subject, sequence = folder.split("/")
     meta_name = f"{folder}/meta.yml"
     where = files.place(meta_name)
-    meta = _yaml(files, meta_name)
-    frames = field(meta, "num_frames", where, int)
-    if not 0 <= frames <= LONGEST:
-        raise FileFormatError(f"{where}: num_frames: expected 0 to {LONGEST}, found {frames}")
+    meta = read_yaml(files, meta_name)
+    frames = frames_of(meta, where)
     rows: list[dict[str, Any]] = []
     part = Part(columns={}, dropped={})
     if frames:
@@ -166,7 +204,7 @@ def read_sequence(files: Files, key: str) -> Part:
             raise FileFormatError(f"{where}: mano_sides: expected left or right, found {side!r}")
         calibration = f"calibration/mano_{_only(meta, 'mano_calib', where)}/mano.yml"
         betas = checked(
-            field(_yaml(files, calibration), "betas", files.place(calibration)),
+            field(read_yaml(files, calibration), "betas", files.place(calibration)),
             (10,),
             f"{files.place(calibration)}: betas",
         )
@@ -203,7 +241,7 @@ def read_sequence(files: Files, key: str) -> Part:
                     label
                     | {
                         "subject": SUBJECTS.index(subject),
-                        "number": int(number),
+                        "number": number,
                         "sequence": sequence,
                         "camera": place,
                         "frame": frame,

@@ -6,12 +6,12 @@ member is read when it is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import functools
 import hashlib
 import io
 import os
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -21,10 +21,16 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
-from handhold.data.archives import Place, table_of
+from handhold.data.archives import UNREADABLE, Place, table_of
 from handhold.data.home import index_folder
+from handhold.data.images import (
+    END_BYTES,
+    HEAD_BYTES,
+    check_image_end,
+    ends_well,
+    image_size,
+)
 from handhold.errors import FileFormatError, MissingFileError
 
 ARCHIVES = (".zip", ".tar")
@@ -32,8 +38,6 @@ SQUEEZED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 DEEPEST = 3  # folders between the given place and the data set's own tree, at most
 MAC_EXTRAS = "__MACOSX"  # folder that macOS adds to a zip
 LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
-END_BYTES = 64  # of an image hold its ending
-ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
 
 class Files:
@@ -53,17 +57,17 @@ class Files:
             raise MissingFileError(f"{self.root}: no such folder or archive")
         self.folder: Path | None = None
         self.archives: list[Path] = []
+        self.squeezed: list[Path] = []  # compressed tars, which are not read
         if self.root.is_file():
             self.archives = [self.root]
         else:
             self.folder = self._tree(self.root)
             places = {self.root, self.folder or self.root}
-            self.archives = sorted(
-                path for place in places for path in place.iterdir() if path.suffix in ARCHIVES
-            )
-            squeezed = [p for p in self.root.iterdir() if p.name.endswith(SQUEEZED)]
-            if squeezed and self.folder is None and not self.archives:
-                self._refuse(squeezed[0])
+            beside = sorted(path for place in places for path in _inside(place) if _is_file(path))
+            self.archives = [path for path in beside if path.suffix.lower() in ARCHIVES]
+            self.squeezed = [path for path in beside if path.name.lower().endswith(SQUEEZED)]
+            if self.squeezed and self.folder is None and not self.archives:
+                self._refuse(self.squeezed[0])
         self._cache = index_folder(cache)
         self._members: dict[str, tuple[int, Place]] = {}  # name -> number of the archive, place
         for number, archive in enumerate(self.archives):
@@ -76,13 +80,15 @@ class Files:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; raises MissingFileError or FileFormatError that names it."""
-        if self.folder is not None:
-            path = self.folder / name
-            if path.is_file():
+        path = self._unpacked(name)
+        if path is not None:
+            try:
                 return path.read_bytes()
+            except OSError as error:
+                raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from error
         if name not in self._members:
             raise MissingFileError(f"{self.place(name)}: there is no such file")
-        archive, (offset, packed, size, method) = self._members[name]
+        archive, (offset, packed, size, method, check) = self._members[name]
         with self.archives[archive].open("rb") as file:
             if method >= 0:  # zip: the name and what follows it stand between header and data
                 file.seek(offset)
@@ -99,34 +105,50 @@ class Files:
                 raise FileFormatError(f"{self.place(name)}: damaged: {error}") from error
         if len(data) != size:
             raise FileFormatError(f"{self.place(name)}: expected {size} bytes, found {len(data)}")
+        if check >= 0 and zlib.crc32(data) != check:
+            raise FileFormatError(f"{self.place(name)}: damaged: its checksum does not fit")
         return data
 
-    def check_end(self, name: str) -> None:
-        """Raise MissingFileError, or FileFormatError for an image that is cut short; of what lies
-        unpacked only the last bytes are read."""
-        path = None if self.folder is None else self.folder / name
-        if path is None or not path.is_file():
-            check_image_end(self.read(name), name, self.place(name))
-            return
-        with path.open("rb") as file:
-            file.seek(-min(END_BYTES, path.stat().st_size), os.SEEK_END)
-            check_image_end(file.read(), name, str(path))
+    def check_image(self, name: str, size: tuple[int, int] | None = None) -> None:
+        """Raise MissingFileError, or FileFormatError for an image that is cut short or, where
+        `size` (width, height) is given, of another one; of what lies unpacked only the head and the
+        last bytes are read, mostly."""
+        path, place = self._unpacked(name), self.place(name)
+        try:
+            opened = io.BytesIO(self.read(name)) if path is None else path.open("rb")
+        except PermissionError as error:
+            raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from error
+        with opened as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(-min(END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            if not ends_well(head, file.read()):
+                check_image_end(self.read(name), place)
+            file.seek(0)
+            found = image_size(file, place) if size is not None else None
+        if found != size:
+            raise FileFormatError(wrong_size(place, size, found))
 
     def has(self, name: str) -> bool:
         """Whether the file exists."""
-        return name in self._members or (self.folder is not None and (self.folder / name).is_file())
+        return name in self._members or self._unpacked(name) is not None
+
+    def _unpacked(self, name: str) -> Path | None:
+        """The file's path where it lies unpacked."""
+        path = None if self.folder is None else self.folder / name
+        return path if path is not None and _is_file(path) else None
 
     def list(self, folder: str = "") -> list[str]:
         """Names of the files and folders directly in `folder`, sorted; [] where there is none."""
         found: set[str] = set()
-        if self.folder is not None and (self.folder / folder).is_dir():
-            found = set(os.listdir(self.folder / folder))  # noqa: PTH208 - names alone
+        if self.folder is not None:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                found = set(os.listdir(self.folder / folder))  # noqa: PTH208 - names alone
         found |= self._folders.get(folder, set())
         return sorted(found)
 
     def place(self, name: str) -> str:
         """Where a file lies, for messages."""
-        if name in self._members and not (self.folder and (self.folder / name).is_file()):
+        if name in self._members and self._unpacked(name) is None:
             return f"{self.archives[self._members[name][0]]}: {name}"
         return str((self.folder or self.root) / name)
 
@@ -143,7 +165,7 @@ class Files:
                     status = os.stat(self.folder / name)  # noqa: PTH116 - called a million times
                     size = status.st_size if name.rpartition(".")[2] != name else 0
                     text = f"{size} {status.st_mtime_ns}"
-                except FileNotFoundError:
+                except OSError:
                     text = "packed" if name in self._members else "missing"
             digest.update(f"{name} {text}\n".encode())
         return digest.hexdigest()
@@ -158,7 +180,7 @@ class Files:
 
     def _decoded(self, name: str, flags: int) -> NDArray[Any]:
         data = self.read(name)
-        check_image_end(data, name, self.place(name))
+        check_image_end(data, self.place(name))
         found = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
         if found is None:
             raise FileFormatError(f"{self.place(name)}: expected an image OpenCV can read")
@@ -169,9 +191,9 @@ class Files:
         level = [start]
         for _ in range(DEEPEST + 1):
             for folder in level:
-                if any(self._is_top(item.name) for item in folder.iterdir()):
+                if any(self._is_top(item.name) for item in _inside(folder)):
                     return folder
-            level = sorted(item for folder in level for item in folder.iterdir() if item.is_dir())
+            level = sorted(item for folder in level for item in _inside(folder) if item.is_dir())
         return None
 
     def _is_top(self, name: str) -> bool:
@@ -180,7 +202,8 @@ class Files:
     def _own_names(self, members: list[str]) -> list[str | None]:
         """The members' names in the official tree: without the folders above its top. What lies
         beside a top belongs to the tree, too."""
-        split = [[x for x in member.split("/") if x not in ("", ".")] for member in members]
+        plain = [member.replace("\\", "/") for member in members]  # some Windows tools' zips
+        split = [[x for x in member.split("/") if x not in ("", ".")] for member in plain]
         tops: dict[tuple[str, ...], None] = {}
         starts: list[int | None] = []
         for parts in split:
@@ -202,7 +225,9 @@ class Files:
         try:
             found = table_of(archive, self._own_names, f"{DEEPEST} {self.tops}", self._cache)
             return {name: (number, place) for name, place in found.items()}
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        except FileFormatError:
+            raise
+        except UNREADABLE as error:
             if archive.name.endswith(SQUEEZED):
                 self._refuse(archive)
             raise FileFormatError(f"{archive}: not a readable archive: {error}") from error
@@ -227,24 +252,22 @@ class Files:
         return folders
 
 
-def check_image_end(data: bytes, name: str, place: str) -> None:
-    """Raise FileFormatError for a JPEG or PNG that is cut short: decoders fill what is missing with
-    grey and say nothing."""
-    ending = ENDS.get(Path(name).suffix.lower())
-    if ending is not None and ending not in data[-END_BYTES:]:
-        raise FileFormatError(f"{place}: the image is cut short or no {Path(name).suffix} file")
+def wrong_size(place: str, wanted: tuple[int, int] | None, found: tuple[int, int] | None) -> str:
+    """What to say about an image of another width and height than its labels are for."""
+    sizes = ["x".join(map(str, size or ())) for size in (wanted, found)]
+    return f"{place}: expected {sizes[0]} pixels, found {sizes[1]}"
 
 
-def image_size(data: bytes, name: str, place: str) -> tuple[int, int]:
-    """Width and height of an image file's bytes, upright as `Files.image` gives it; only its head
-    and its end are looked at. Raises FileFormatError."""
-    check_image_end(data, name, place)
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder, hidden files aside; FileFormatError where it cannot be read."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            (width, height), turned = picture.size, picture.getexif().get(ExifTags.Base.Orientation)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise FileFormatError(f"{place}: expected an image: {error}") from error
-    return (height, width) if turned in (5, 6, 7, 8) else (width, height)
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise FileFormatError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - also false for a name that no file can have
 
 
 def plain_name(value: Any, where: str) -> str:

@@ -95,6 +95,8 @@ class FreiHAND(IndexedSet):
 
     versions: which version of its entry each sample is."""
 
+    size = (SIZE, SIZE)
+
     def __init__(self, *args: Any, versions: NDArray[np.int64], **options: Any) -> None:
         super().__init__(*args, **options)
         self.versions = versions

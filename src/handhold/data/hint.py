@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handhold.data.dataset import MISSING_IMAGES, DatasetEntry, IndexedSet, OpenOptions, Record
-from handhold.data.files import Files, image_size
-from handhold.data.index import TEXT, Index, Part, Problem, Scan, columns_of, if_few
+from handhold.data.files import Files
+from handhold.data.images import checked_size
+from handhold.data.index import TEXT, Index, Part, Problem, Scan, columns_of
 from handhold.data.photos import assumed_camera
 from handhold.errors import FileFormatError, HandholdError, MissingFileError
 from handhold.fields import checked, field, numbers, read_json
@@ -141,7 +142,7 @@ def _contents(files: Files, folder: str) -> tuple[list[str], dict[str, list[str]
         path = PurePosixPath(name)
         if name.startswith("."):
             continue
-        if path.suffix == ".json":
+        if path.suffix.lower() == ".json":
             labels.append(path.stem)
         elif path.suffix.lower() in ENDINGS:
             images.setdefault(path.stem, []).append(path.suffix)
@@ -156,8 +157,14 @@ def _scan(files: Files) -> Scan:
         stems = len(_contents(files, folder)[0])
         parts += [f"{name} {start}" for start in range(0, max(stems, len(listing) > 0), SLICE)]
         labels += [f"{folder}/{file}" for file in listing]
-    watched = [*if_few(labels), *(folder for folder, _ in FOLDERS.values())]
-    return Scan(name="hint", version=1, parts=tuple(parts), watched=tuple(watched), read=read_slice)
+    return Scan(
+        name="hint",
+        version=1,
+        parts=tuple(parts),
+        watched=tuple(folder for folder, _ in FOLDERS.values()),
+        labels=lambda: labels,
+        read=read_slice,
+    )
 
 
 def read_slice(files: Files, key: str) -> Part:
@@ -183,7 +190,7 @@ def read_slice(files: Files, key: str) -> Part:
                 )
             if endings:
                 file = f"{folder}/{stem}{endings[0]}"
-                size = image_size(files.read(file), file, files.place(file))
+                size = checked_size(files.read(file), files.place(file))
                 row |= {"width": size[0], "height": size[1], "ending": endings[0]}
             else:
                 part.dropped["no image"] += 1

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
 from handhold.data.ho3d_files import FOLDERS, TRUTH, read_list, read_sequence, read_truth
-from handhold.data.index import Index, Scan, if_few
+from handhold.data.index import Index, Scan
 from handhold.errors import FileFormatError, MissingFileError
 from handhold.geometry.boxes import box_from_points
 from handhold.hand.convention import ho3d_parameters
@@ -99,6 +99,8 @@ class HO3D(IndexedSet):
     labels are.
 
     truth: joints and vertices of the evaluation, one row a line of its list."""
+
+    size = (WIDTH, HEIGHT)
 
     def __init__(self, *args: Any, truth: Index | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -276,12 +278,12 @@ def _scan(files: Files, name: str, there: dict[str, list[str]]) -> Scan:
     lists = [f"{part}.txt" for part in there]
     folders = [f"{part}/{sequence}" for part, sequences in there.items() for sequence in sequences]
     watched = lists + [f"{folder}/{kind}" for folder in folders for kind in ("meta", "rgb")]
-    watched += if_few(f"{f}/meta/{file}" for f in folders for file in files.list(f"{f}/meta"))
     return Scan(
         name=name,
         version=2,
         parts=(*lists, *folders),
         watched=tuple(watched),
+        labels=lambda: (f"{f}/meta/{x}" for f in folders for x in files.list(f"{f}/meta")),
         read=read_sequence,
     )
 

@@ -29,8 +29,8 @@ from handhold.data.files import Files
 from handhold.data.home import HOME_VARIABLE, index_folder
 from handhold.errors import HandholdError, InputError
 
-FORMAT = 1
-FEW_WATCHED = 20_000  # files, as `if_few` explains
+FORMAT = 2
+FEW_WATCHED = 160_000  # files, half a second to look at, as `Scan.labels` explains
 ALONE = 5.0  # seconds before other processes are started, which takes about as long
 Columns = dict[str, NDArray[Any]]
 
@@ -74,8 +74,10 @@ class Scan:
     """How a set is gone through.
 
     name, version: of the set and of its columns' meaning. parts: keys, in the order of the rows.
-    watched: files and folders whose change makes the index stale. read: `read(files, key)` -> Part,
-    a function of a module (it runs in other processes).
+    watched: files and folders whose change makes the index stale. labels: every other file that is
+    read, by call as they may be many: up to FEW_WATCHED are looked at on every opening, too; more
+    only by a thorough one, and else their folders tell, which see files come and go. read:
+    `read(files, key)` -> Part, a function of a module (it runs in other processes).
     """
 
     name: str
@@ -83,6 +85,7 @@ class Scan:
     parts: tuple[str, ...]
     watched: tuple[str, ...]
     read: Callable[[Files, str], Part]
+    labels: Callable[[], Iterable[str]] = tuple
 
 
 def open_index(
@@ -92,40 +95,57 @@ def open_index(
     cache: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    thorough: bool = False,
 ) -> Index:
     """The index of a set; made first where there is none yet or where files have changed.
 
-    cache: folder of indexes, default `home()/index`. workers: processes, default all cores; 0: none
-    but this one; sets that are read within seconds start none. progress: called with parts done and
-    parts in all. Raises what the scan raises, InputError for a folder that cannot be written.
+    cache: folder of indexes, default `home()/index`; never the data set's own, which may be
+    read-only. workers: processes, default all cores; 0: none but this one; sets that are read
+    within seconds start none. progress: called with parts done and parts in all. thorough: look at
+    size and time of every file that was read, however many they are. Raises what the scan raises,
+    InputError for a folder that cannot be written.
     """
     where = hashlib.sha256(str(files.root.resolve()).encode()).hexdigest()[:12]
     folder = index_folder(cache) / f"{scan.name}-{where}"
-    digest = hashlib.sha256(f"{FORMAT} {scan.version} {files.stamp(scan.watched)}\n".encode())
+    labels = list(itertools.islice(scan.labels(), FEW_WATCHED + 1))
+    many = len(labels) > FEW_WATCHED
+    watched = scan.watched if many else (*scan.watched, *labels)
+    digest = hashlib.sha256(f"{FORMAT} {scan.version} {files.stamp(watched)}\n".encode())
     digest.update("\n".join(scan.parts).encode())
     stamp = digest.hexdigest()
-    found = _load(folder, stamp)
+    every = files.stamp(scan.labels()) if many and thorough else None
+    found = _load(folder, stamp, every)
     if found is not None:
         return found
+    if every is None:  # as they are before they are read
+        every = files.stamp(scan.labels()) if many else ""
+    state = hashlib.sha256(f"{stamp} {every}".encode()).hexdigest()[:12]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = folder.with_name(f"{folder.name}.{stamp[:12]}.partial")
+        partial = folder.with_name(f"{folder.name}.{state}.partial")
         for stale in folder.parent.glob(f"{folder.name}.*.partial"):
             if stale != partial:
                 shutil.rmtree(stale, ignore_errors=True)
         partial.mkdir(exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{folder.parent}: the index cannot be written there ({error.strerror}); "
-            f"set {HOME_VARIABLE}"
-        ) from error
+        raise _unwritable(folder.parent, error) from error
     _scan(files, scan, partial, workers, progress)
-    _join(partial, folder, scan, stamp)
+    try:
+        _join(partial, folder, scan, {"stamp": stamp, "every": every})
+    except OSError as error:
+        raise _unwritable(folder.parent, error) from error
     shutil.rmtree(partial, ignore_errors=True)
     made = _load(folder, stamp)
     if made is None:
         raise InputError(f"{folder}: the index was changed while it was made; try again")
     return made
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{folder}: the index cannot be written there ({error.strerror}); set {HOME_VARIABLE} to a "
+        "folder for it"
+    )
 
 
 def _part_path(partial: Path, key: str) -> Path:
@@ -192,38 +212,42 @@ def _read_part(files: Files, scan: Scan, key: str, partial: Path) -> None:
         "problems": [[problem.file, problem.what] for problem in part.problems],
     }
     about = np.frombuffer(json.dumps(told).encode(), np.uint8)
-    with replacing(_part_path(partial, key)) as unfinished:
-        # numpy's types take every one of **arrays for its allow_pickle, a bool
-        np.savez(unfinished, _about=about, **part.columns)  # type: ignore[arg-type]
+    try:
+        with replacing(_part_path(partial, key)) as unfinished:
+            # numpy's types take every one of **arrays for its allow_pickle, a bool
+            np.savez(unfinished, _about=about, **part.columns)  # type: ignore[arg-type]
+    except OSError as error:
+        raise _unwritable(partial.parent, error) from error
 
 
-def _join(partial: Path, folder: Path, scan: Scan, stamp: str) -> None:
+def _join(partial: Path, folder: Path, scan: Scan, stamps: dict[str, str]) -> None:
     columns: dict[str, list[NDArray[Any]]] = {}
     dropped: dict[str, int] = {}
-    problems: list[list[str]] = []
+    problems: dict[tuple[str, str], None] = {}  # what several parts found is told once
     for key in scan.parts:
         with np.load(_part_path(partial, key), allow_pickle=False) as arrays:
             about = json.loads(bytes(arrays["_about"]))
             for name in arrays.files:
                 if name != "_about" and len(arrays[name]):
                     columns.setdefault(name, []).append(arrays[name])
-        problems += about["problems"]
+        problems |= dict.fromkeys((file, what) for file, what in about["problems"])
         for rule, count in about["dropped"].items():
             dropped[rule] = dropped.get(rule, 0) + count
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name, suffix=".tmp"))
     for name, pieces in columns.items():
         np.save(made / f"{name}.npy", np.concatenate(pieces), allow_pickle=False)
-    told = {"stamp": stamp, "columns": sorted(columns), "dropped": dropped, "problems": problems}
+    told = {"columns": sorted(columns), "dropped": dropped, "problems": list(problems)} | stamps
     (made / "index.json").write_text(json.dumps(told), encoding="utf-8")
     if folder.exists():
         shutil.rmtree(folder)
     made.replace(folder)
 
 
-def _load(folder: Path, stamp: str) -> Index | None:
+def _load(folder: Path, stamp: str, every: str | None = None) -> Index | None:
+    """The index kept there; None where it does not bear these stamps. every: None for any."""
     try:
         told = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        if told["stamp"] != stamp:
+        if told["stamp"] != stamp or every not in (None, told["every"]):
             return None
         columns = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -257,10 +281,3 @@ def chosen_rows(index: Index, column: str, values: Sequence[int]) -> NDArray[np.
     if not len(index):
         return np.zeros(0, np.int64)
     return np.flatnonzero(np.isin(index.columns[column], values)).astype(np.int64)
-
-
-def if_few(names: Iterable[str]) -> list[str]:
-    """The label files to watch one by one: all of them, or none where they are so many that to look
-    at the time of each on every opening would take long; then their folders tell."""
-    found = list(itertools.islice(names, FEW_WATCHED + 1))
-    return found if len(found) <= FEW_WATCHED else []

@@ -5,6 +5,7 @@ A file of vertices has up to a gigabyte; as Python lists its numbers would take 
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 
@@ -29,7 +30,7 @@ def read_rows(
 
     Raises MissingFileError, and FileFormatError for a file that is cut short or no such list.
     """
-    data, where = files.read(name), files.place(name)
+    data, where = files.read(name).removeprefix(codecs.BOM_UTF8), files.place(name)
     rows: list[NDArray[np.floating]] = []
     problems: dict[int, str] = {}
     start = 0

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from handhold.data.coco import missing_images
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
-from handhold.data.files import Files, image_size, plain_name
+from handhold.data.files import Files, plain_name
+from handhold.data.images import checked_size
 from handhold.data.index import TEXT, Index, Part, Problem, Scan, columns_of
 from handhold.data.object_points import read_points
 from handhold.data.sanity import check_rotation
@@ -183,7 +184,7 @@ def read_all(files: Files, _: str) -> Part:
                 lacking.append(f"images/{row['key']}.jpg")
                 continue
             file = f"images/{names[0]}"
-            size = image_size(files.read(file), file, files.place(file))
+            size = checked_size(files.read(file), files.place(file))
             _mesh_points(files, row["key"])
         except HandholdError as error:
             part.problems.append(Problem(file=file, what=str(error)))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from handhold.data.coco import missing_images
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
-from handhold.data.index import Index, Part, Problem, Scan, chosen_rows, if_few
+from handhold.data.index import Index, Part, Problem, Scan, chosen_rows
 from handhold.data.sanity import check_hand
 from handhold.errors import FileFormatError, HandholdError, MissingFileError
 from handhold.fields import checked, field, mapping
@@ -62,6 +62,8 @@ class ObMan(IndexedSet):
     farthest in metres; None where the labels do not say), and, unchanged, `hand_pose`, `pca_pose`
     and `obj_scale`.
     """
+
+    size = (SIZE, SIZE)
 
     def image_name(self, number: int) -> str:
         return self._name(number, "rgb", "jpg")
@@ -173,9 +175,13 @@ def _scan(files: Files) -> Scan:
         parts += [f"{part} {start}" for start in range(0, count, SLICE)]
         labels += [f"{part}/meta/{name}" for name in files.list(f"{part}/meta")]
     folders = [f"{part}/{folder}" for part in PARTS for folder in ("meta", "rgb")]
-    watched = [*if_few(labels), *folders]
     return Scan(
-        name="obman", version=1, parts=tuple(parts), watched=tuple(watched), read=read_slice
+        name="obman",
+        version=1,
+        parts=tuple(parts),
+        watched=tuple(folders),
+        labels=lambda: labels,
+        read=read_slice,
     )
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from handhold.data.coco import missing_images
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
-from handhold.data.files import Files, image_size, plain_name
+from handhold.data.files import Files, plain_name
+from handhold.data.images import checked_size
 from handhold.data.index import TEXT, Index, Part, Problem, Scan, columns_of
 from handhold.data.photos import (
     LABELS_NAME,
@@ -38,9 +39,15 @@ SPLITS = ("train", "held_out", "all")
 
 def index_photos(files: Files, options: OpenOptions) -> Index:
     """The labelled photos that are there."""
-    folders = sorted({name.rpartition("/")[0] for name in _listed(files)})
+    listed = _listed(files)
+    folders = sorted({name.rpartition("/")[0] for name in listed})
     scan = Scan(
-        name="photos", version=1, parts=("all",), watched=(LABELS_NAME, *folders), read=read_all
+        name="photos",
+        version=1,
+        parts=("all",),
+        watched=(LABELS_NAME, *folders),
+        labels=lambda: listed,
+        read=read_all,
     )
     return options.index(files, scan)
 
@@ -169,7 +176,7 @@ def read_all(files: Files, _: str) -> Part:
 def _check_image(files: Files, photo: Photo) -> float:
     """EXIF's focal length of an image that has the labelled size."""
     data, where = files.read(photo.file), files.place(photo.file)
-    width, height = image_size(data, photo.file, where)
+    width, height = checked_size(data, where)
     if (width, height) != (photo.width, photo.height):
         raise FileFormatError(
             f"{where}: {LABELS_NAME} says {photo.width}x{photo.height}, but the image is "

@@ -48,6 +48,7 @@ def open_dataset(
     cache: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    thorough: bool = False,
 ) -> IndexedSet:
     """One split of a published set in its official files; the other options: `OpenOptions`.
 
@@ -62,6 +63,11 @@ def open_dataset(
         )
     files = Files(root, found.tops, cache=cache)
     options = OpenOptions(
-        mano=mano, skip=tuple(skip), cache=cache, workers=workers, progress=progress
+        mano=mano,
+        skip=tuple(skip),
+        cache=cache,
+        workers=workers,
+        progress=progress,
+        thorough=thorough,
     )
     return found.open(files, split, options)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from handhold.data.dataset import MISSING_IMAGES, IndexedSet
+from handhold.data.dataset import LENIENT, IndexedSet
 from handhold.data.registry import DATASETS, entry, open_dataset
 from handhold.errors import FileFormatError, InputError
 from handhold.scene import Side
@@ -127,7 +127,7 @@ class SetSpec:
                 self.root,
                 split,
                 mano=mano,
-                skip=(*skip, MISSING_IMAGES) if self.skip_damaged else skip,
+                skip=(*skip, *LENIENT) if self.skip_damaged else skip,
                 workers=workers,
                 progress=progress,
             )
