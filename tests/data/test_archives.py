@@ -11,6 +11,7 @@ import pytest
 
 from handhold.data import archives
 from handhold.data.files import Files
+from handhold.errors import FileFormatError
 
 
 def write(path: Path, names: dict[str, bytes]) -> None:
@@ -74,3 +75,54 @@ def test_without_a_place_to_keep_it(tmp_path: Path) -> None:
     write(tmp_path / "set.zip", {"top/a.txt": b"a"})
     (tmp_path / "file").write_text("")
     assert Files(tmp_path / "set.zip", ("top",), cache=tmp_path / "file").read("top/a.txt") == b"a"
+
+
+def test_changed_bytes_of_a_zip(tmp_path: Path) -> None:
+    """A stored member has no ending to miss; its checksum tells."""
+    root = tmp_path / "set.zip"
+    with zipfile.ZipFile(root, "w", zipfile.ZIP_STORED) as packed:
+        packed.writestr("top/a.txt", b"some labels")
+    data = bytearray(root.read_bytes())
+    data[data.index(b"some labels") + 3] ^= 1
+    root.write_bytes(data)
+    files = Files(root, ("top",), cache=tmp_path / "cache")
+    with pytest.raises(FileFormatError, match=r"set\.zip: top/a\.txt: damaged: its checksum"):
+        files.read("top/a.txt")
+
+
+def test_odd_archives(tmp_path: Path) -> None:
+    """A folder called .zip is none, nor are the hidden files of a Mac; broken ones are named, and
+    compressed tars are remembered."""
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top.zip").mkdir()
+    (tmp_path / "._set.zip").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "more.tar.gz").write_bytes(b"\x1f\x8b")
+    files = Files(tmp_path, ("top",), cache=tmp_path / "cache")
+    assert not files.archives and [path.name for path in files.squeezed] == ["more.tar.gz"]
+    for name, data in (("b.ZIP", b"PK\3\4"), ("c.tar", b"short")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(FileFormatError, match=f"{name}: not a readable archive"):
+            Files(tmp_path, ("top",), cache=tmp_path / "cache")
+        (tmp_path / name).unlink()
+
+
+def test_two_sets_in_one_folder(tmp_path: Path) -> None:
+    """The wrong one is never taken in silence; the one that holds most of a tree is the right one,
+    and two archives may hold the same file."""
+    for name in ("v2/train", "v2/list.txt", "v3/train", "v3/list.txt", "other/train"):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(FileFormatError, match=r"several folders hold a tree .*v2, .*v3"):
+        Files(tmp_path, ("train", "list.txt"), cache=tmp_path / "cache")
+    (tmp_path / "v3/list.txt").rmdir()
+    assert Files(tmp_path, ("train", "list.txt")).folder == tmp_path / "v2"
+    zips = tmp_path / "zips"
+    zips.mkdir()
+    write(zips / "a.zip", {"v2/train/1.txt": b"one", "v2/README": b"1"})
+    write(zips / "b.zip", {"v2/train/1.txt": b"one", "v2/README": b"2", "v2/train/2.txt": b""})
+    assert Files(zips, ("train",), cache=tmp_path / "cache").read("train/1.txt") == b"one"
+    write(zips / "c.zip", {"v3/train/1.txt": b"two"})
+    with pytest.raises(FileFormatError, match=r"hold different files of the name train/1\.txt"):
+        Files(zips, ("train",), cache=tmp_path / "cache")
+    write(zips.parent / "both.zip", {"v2/train/1.txt": b"one", "v3/train/1.txt": b"two"})
+    with pytest.raises(FileFormatError, match=r"both\.zip: v2/train/1\.txt and v3/train/1\.txt"):
+        Files(zips.parent / "both.zip", ("train",), cache=tmp_path / "cache")

@@ -17,10 +17,11 @@ from tests.data import dexycb_miniature, freihand_miniature, ho3d_miniature
 from tests.data.miniature import flat, same, write_image
 
 from handhold.cli.main import main
-from handhold.data.dexycb import CAMERAS, SUBJECTS
+from handhold.data.dexycb import CAMERAS, SUBJECTS, TOPS, missing
 from handhold.data.export import export_labels
 from handhold.data.files import Files
 from handhold.data.registry import open_dataset
+from handhold.data.sources import SetSpec
 from handhold.errors import FileFormatError
 
 SEQUENCE = f"{SUBJECTS[2]}/20200820_100000"
@@ -90,6 +91,16 @@ def test_millimetres_are_refused(tmp_path: Path) -> None:
     joints[2] *= 1000
     found = open_dataset("freihand", freihand(tmp_path / "set", xyz=joints.tolist()), workers=0)
     assert len(found) == 2 and "training_xyz.json[2]" in found.index.problems[0].what
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    root = freihand(tmp_path / "set")
+    plain = exported("freihand", root, "training", tmp_path)
+    for path in root.glob("*.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b", ", b",\r\n") + b"\r\n")
+    found = exported("freihand", root, "training", tmp_path)
+    for name in ("joints", "intrinsics", "mano_pose", "vertices"):
+        np.testing.assert_array_equal(found[name], plain[name])
 
 
 # ----------------------------------------------------------------------------------------- HO3D
@@ -229,6 +240,58 @@ def test_dexycb_grasp_where_the_first_image_is_missing(dexycb: Path, tmp_path: P
     (dexycb / SEQUENCE / CAMERAS[0] / "color_000000.jpg").unlink()
     found = exported("dexycb", dexycb, "all", tmp_path)
     assert found["grasping_10mm"].tolist() == [0] and found["key"][0].endswith("/000001")
+
+
+def test_dexycb_damaged_sequences_are_named_together(
+    dexycb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All in one error; `check` names them, and who asks for it goes on with the others."""
+    for number, change in ((7, {"ycb_ids": [2, 99]}), (8, {"num_frames": None}), (9, {})):
+        folder = dexycb / f"{SUBJECTS[2]}/20200820_10000{number}"
+        dexycb_miniature.write_yaml(folder / "meta.yml", META | change)
+        (folder / CAMERAS[0]).mkdir()
+    for name in ("labels_000000.npz", "color_000000.jpg"):
+        shutil.copy(dexycb / SEQUENCE / CAMERAS[0] / name, folder / CAMERAS[0])
+    for name in ("labels_000001.npz", "color_000001.jpg"):
+        shutil.copy(dexycb / SEQUENCE / CAMERAS[0] / name, folder / CAMERAS[0])
+    words = [str(dexycb), "--workers", "0"]
+    told = ("100007/meta.yml: ycb_ids", "100008/meta.yml.num_frames: expected int")
+    with pytest.raises(FileFormatError) as caught:
+        open_dataset("dexycb", dexycb, "s1-train", workers=0)
+    assert all(what in str(caught.value) for what in told)
+    assert main(["data", "check", "dexycb", *words]) == 1
+    shown = capsys.readouterr().out
+    assert all(what in shown for what in told) and "damaged: 2" in shown
+    out = ["--split", "all", "--out", str(tmp_path / "labels.npz")]
+    assert main(["data", "export", "dexycb", *words, *out]) != 0
+    assert not (tmp_path / "labels.npz").exists()
+    capsys.readouterr()
+    assert main(["data", "export", "dexycb", *words, *out, "--skip-missing"]) == 1
+    shown = capsys.readouterr().out
+    assert all(what in shown for what in told)
+    keys = np.load(tmp_path / "labels.npz")["key"].tolist()
+    assert [key.split("/")[1][-1] for key in keys] == ["0", "9"]
+    spec = SetSpec.parse(f"dexycb/s1-train?skip-damaged:{dexycb}")
+    assert spec is not None and len(spec.open(workers=0)) == 2
+
+
+def test_dexycb_empty_sequences_lack_no_camera(dexycb: Path) -> None:
+    folder = dexycb / SUBJECTS[2] / "20200820_100007"
+    dexycb_miniature.write_yaml(folder / "meta.yml", META | {"num_frames": 0})
+    told = missing(Files(dexycb, TOPS))
+    assert f"camera {CAMERAS[1]} in 1 sequences of {SUBJECTS[2]}" in told
+    assert not any(CAMERAS[0] in line for line in told)
+
+
+def test_dexycb_numbers_of_other_yaml_writers(dexycb: Path, tmp_path: Path) -> None:
+    """1e-05 is a number, whatever YAML 1.1 says; line ends and a byte order mark are none."""
+    path = dexycb / "calibration/mano_20200820-subject-03_right/mano.yml"
+    path.write_bytes(b"\xef\xbb\xbfbetas:\r\n" + b"- 1e-05\r\n- -2.5E-3\r\n" + b"- 0\r\n" * 8)
+    meta = (dexycb / SEQUENCE / "meta.yml").read_text().replace("\n", "\r\n")
+    (dexycb / SEQUENCE / "meta.yml").write_bytes(meta.encode())
+    with pytest.warns(UserWarning, match="another hand model"):
+        found = exported("dexycb", dexycb, "all", tmp_path)
+    same(found["betas"][0], [1e-5, -2.5e-3] + [0] * 8, 1e-9)
 
 
 # ------------------------------------------------------------------------------------- archives

@@ -52,8 +52,17 @@ def table_of(
         for member, place in _members(archive):
             members.append(member)
             places.append(place)
-        named = zip(own_names(members), places, strict=True)
-        found = {own: place for own, place in named if own is not None}
+        found, named = {}, {}
+        for own, member, place in zip(own_names(members), members, places, strict=True):
+            if own is None:
+                continue
+            first = named.setdefault(own, member)
+            if first != member and "/" in own and found[own][2::2] != place[2::2]:
+                raise FileFormatError(
+                    f"{archive}: {first} and {member} differ, and only one of them can be the "
+                    f"set's {own}: expected one tree"
+                )
+            found[own] = place
         _keep(kept, stamp, found)
     return found
 

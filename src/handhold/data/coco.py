@@ -33,7 +33,9 @@ class CocoFile:
 
 def read_coco(files: Files, name: str, take: Callable[[dict[str, Any], str], Any]) -> CocoFile:
     """A label file. take: `take(annotation, where)` -> what is kept of an annotation (None: left
-    out), or FileFormatError. An id that occurs twice leaves out all that bear it.
+    out), or FileFormatError. Of an image's name the folders above it are left out, as label files
+    of different origin give none, some or all of them. An id or image that is listed twice leaves
+    out all that bear it.
 
     Raises MissingFileError, and FileFormatError where the file is not JSON of that form."""
     place = files.place(name)
@@ -41,6 +43,7 @@ def read_coco(files: Files, name: str, take: Callable[[dict[str, Any], str], Any
     counts = {"images": 0, "annotations": 0}
     seen: dict[str, set[int]] = {"images": set(), "annotations": set()}
     twice: dict[str, set[int]] = {"images": set(), "annotations": set()}
+    names: dict[str, int] = {}  # of images -> id
     for key, item in top_items(_text(files, name), place):
         if key not in counts:
             continue
@@ -54,11 +57,15 @@ def read_coco(files: Files, name: str, take: Callable[[dict[str, Any], str], Any
                 raise FileFormatError(f"{where}: this id occurs twice")
             seen[key].add(number)
             if key == "images":
-                file = plain_name(field(item, "file_name", where), f"{where}.file_name")
+                file = field(item, "file_name", where, str).replace("\\", "/").lstrip("/")
+                file = plain_name(file, f"{where}.file_name").rpartition("/")[2]
                 size = [whole(item, side, where) for side in ("width", "height")]
                 if min(size) < 1:
                     raise FileFormatError(f"{where}: expected a positive size, found {size}")
                 found.images[number] = (file, size[0], size[1])
+                if (first := names.setdefault(file, number)) != number:
+                    twice[key] |= {first, number}
+                    raise FileFormatError(f"{where}: {file} is listed twice, as {first} before")
                 continue
             image = whole(item, "image_id", where)
             taken = take(item, where)
@@ -170,6 +177,11 @@ def box(entry: Any, name: str, where: str) -> NDArray[np.float64]:
             f"{where}.{name}: expected x, y and a positive size, found {[x, y, width, height]}"
         )
     return np.array([x, y, x + width, y + height])
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image, and of no hidden file."""
+    return name.lower().endswith((".jpg", ".jpeg", ".png")) and not name.startswith(".")
 
 
 def missing_images(names: Sequence[str], advice: str) -> list[Problem]:

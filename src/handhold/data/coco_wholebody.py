@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from handhold.data.coco import box, flag, keypoints, missing_images, read_coco
+from handhold.data.coco import box, flag, is_image, keypoints, missing_images, read_coco
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
 from handhold.data.index import TEXT, Index, Part, Scan, chosen_rows, columns_of
 from handhold.data.photos import assumed_camera
 from handhold.errors import MissingFileError
+from handhold.fields import numbers
 from handhold.scene import Hand
 
 TOPS = ("annotations", "train2017", "val2017", "images", "coco_wholebody_*.json")
@@ -97,7 +98,8 @@ def label_file(files: Files, part: str) -> str | None:
 
 def image_folder(files: Files, part: str) -> str | None:
     """The folder of a half's images, None where it is missing or empty."""
-    return next((f for f in (f"{part}2017", f"images/{part}2017") if files.list(f)), None)
+    folders = (f"{part}2017", f"images/{part}2017")
+    return next((f for f in folders if any(map(is_image, files.list(f)))), None)
 
 
 def _hands(annotation: dict[str, Any], where: str) -> list[Any]:
@@ -109,6 +111,8 @@ def _hands(annotation: dict[str, Any], where: str) -> list[Any]:
             found.append("no hand labelled")
         elif crowd:
             found.append("crowd")
+        elif not numbers(annotation, f"{side}hand_box", (4,), where)[2:].any():
+            found.append("no extent")  # a tight box of one joint
         else:
             joints = keypoints(annotation, f"{side}hand_kpts", where)
             found.append((side == "left", box(annotation, f"{side}hand_box", where), joints))
@@ -122,12 +126,11 @@ def read_part(files: Files, part: str) -> Part:
         raise MissingFileError(f"{files.root}: the labels or images of {part} have gone")
     found = read_coco(files, name, _hands)
     there = set(files.list(folder))
-    dropped = {"no hand labelled": 0, "crowd": 0, "no image": 0}
+    dropped = {"no hand labelled": 0, "crowd": 0, "no extent": 0, "no image": 0}
     rows: list[dict[str, Any]] = []
     lacking: dict[str, None] = {}
     for number, image, hands in found.labels:
         file, width, height = found.images[image]
-        file = file.rpartition("/")[2]
         for hand in hands:
             if isinstance(hand, str):
                 dropped[hand] += 1
@@ -160,7 +163,7 @@ def missing(files: Files) -> list[str]:
             told.append(f"annotations/{_label_name(part)}")
         folder = image_folder(files, part)
         images = [] if folder is None else files.list(folder)
-        count = sum(name.lower().endswith(".jpg") for name in images)
+        count = sum(map(is_image, images))
         if count < IMAGES[part]:
             told.append(f"{IMAGES[part] - count} of {IMAGES[part]} images of {part}2017")
     return told

@@ -146,7 +146,8 @@ def read_yaml(files: Files, name: str) -> dict[str, Any]:
     try:
         found = yaml.load(files.read(name), _Yaml)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise FileFormatError(f"{files.place(name)}: not valid YAML: {error}") from error
+        words = " ".join(str(error).split())
+        raise FileFormatError(f"{files.place(name)}: not valid YAML: {words}") from error
     return dict(mapping(found, files.place(name)))
 
 
@@ -210,7 +211,8 @@ def _read_sequence(files: Files, folder: str, number: int) -> Part:
         )
         points = ObjectPoints(files).points(info(thing).name)
         for place, camera in enumerate(CAMERAS):
-            there = set(files.list(f"{folder}/{camera}"))
+            listing = files.list(f"{folder}/{camera}")
+            there = {name for name in listing if name.startswith(("labels_", "color_"))}
             if not there:
                 continue  # a partial download
             intrinsics = _intrinsics(files, camera)

@@ -71,7 +71,7 @@ class Files:
         self._cache = index_folder(cache)
         self._members: dict[str, tuple[int, Place]] = {}  # name -> number of the archive, place
         for number, archive in enumerate(self.archives):
-            self._members |= self._table(number, archive)
+            self._add(self._table(number, archive))
         if self.folder is None and not self._members:
             raise MissingFileError(
                 f"{self.root}: found nothing of the official tree: expected one of "
@@ -187,12 +187,25 @@ class Files:
         return found
 
     def _tree(self, start: Path) -> Path | None:
-        """The folder that holds the tree's top, the nearest to `start`."""
+        """The folder that holds the tree's top, the nearest to `start`; of several equally near
+        the one that holds most of it."""
         level = [start]
         for _ in range(DEEPEST + 1):
+            parts: dict[int, dict[Path, Path]] = {}  # kinds of tops -> the folders that have them
             for folder in level:
-                if any(self._is_top(item.name) for item in _inside(folder)):
-                    return folder
+                names = [item.name for item in _inside(folder)]
+                held = sum(bool(fnmatch.filter(names, pattern)) for pattern in self.tops)
+                if held:
+                    parts.setdefault(held, {})[folder.resolve()] = folder
+            most = max(parts, default=0)
+            if most and len(parts[most]) > 1:
+                places = ", ".join(str(folder) for folder in parts[most].values())
+                raise FileFormatError(
+                    f"{start}: several folders hold a tree of this kind ({places}); name one of "
+                    "them, or put them together"
+                )
+            if most:
+                return next(iter(parts[most].values()))
             level = sorted(item for folder in level for item in _inside(folder) if item.is_dir())
         return None
 
@@ -232,6 +245,18 @@ class Files:
                 self._refuse(archive)
             raise FileFormatError(f"{archive}: not a readable archive: {error}") from error
 
+    def _add(self, table: dict[str, tuple[int, Place]]) -> None:
+        """FileFormatError where two archives hold different files of one name: two sets."""
+        for name in table.keys() & self._members.keys():
+            (one, first), (other, second) = self._members[name], table[name]
+            sums = {first[4], second[4]} - {-1}
+            if self._is_top(name.partition("/")[0]) and (first[2] != second[2] or len(sums) > 1):
+                raise FileFormatError(
+                    f"{self.archives[one]} and {self.archives[other]} hold different files of the "
+                    f"name {name}; name one of them, or move the one that is not meant"
+                )
+        self._members |= table
+
     def _refuse(self, archive: Path) -> None:
         raise FileFormatError(
             f"{archive}: a compressed tar cannot be read in place; unpack it, or keep it as a "
@@ -261,7 +286,8 @@ def wrong_size(place: str, wanted: tuple[int, int] | None, found: tuple[int, int
 def _inside(folder: Path) -> list[Path]:
     """What lies in a folder, hidden files aside; FileFormatError where it cannot be read."""
     try:
-        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+        inside = folder.iterdir()
+        return [x for x in inside if not x.name.startswith(".") and x.name != MAC_EXTRAS]
     except OSError as error:
         raise FileFormatError(f"{folder}: cannot be read: {error.strerror}") from error
 

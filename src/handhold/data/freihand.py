@@ -69,7 +69,7 @@ def select_freihand(files: Files, index: Index, split: str, options: OpenOptions
         for name in _needed(part):
             if not files.has(name):
                 raise MissingFileError(f"{files.place(name)}: there is no such file")
-        if not files.list(f"{part}/rgb"):
+        if not len(_numbers(files, part)):
             raise MissingFileError(f"{files.place(f'{part}/rgb')}: no images there")
     own = tuple(problem for problem in index.problems if problem.file.startswith(tuple(wanted)))
     index = dataclasses.replace(index, problems=own)  # those of the other part are none of ours
@@ -301,7 +301,7 @@ def missing(files: Files) -> list[str]:
         if part == "evaluation":
             lacking.remove("evaluation_mano.json")  # not in every release
         told += [name for name in lacking if not files.has(name)]
-        if not files.list(f"{part}/rgb"):
+        if not len(_numbers(files, part)):
             told.append(f"{part}/rgb")
             continue
         if part == "training" and files.has("training_K.json"):

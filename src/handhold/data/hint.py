@@ -64,7 +64,7 @@ def select_hint(files: Files, index: Index, split: str, options: OpenOptions) ->
     """
     names = tuple(FOLDERS) if split == "all" else PARTS.get(split, (split,))
     asked = split == "all" or MISSING_IMAGES in options.skip
-    absent = [FOLDERS[name][0] for name in names if not files.list(FOLDERS[name][0])]
+    absent = [FOLDERS[name][0] for name in names if not _contents(files, FOLDERS[name][0])[0]]
     if absent and not asked:
         raise MissingFileError(f"{files.place(absent[0])}: no such folder; {split} needs it")
     told = "" if MISSING_IMAGES in options.skip else "warning" if asked else "error"
@@ -134,16 +134,16 @@ class HInt(IndexedSet):
 # ----------------------------------------------------------------------------------- reading
 
 
-def _contents(files: Files, folder: str) -> tuple[list[str], dict[str, list[str]]]:
-    """Stems that have labels, in order, and the endings of the images of every stem."""
-    labels: list[str] = []
+def _contents(files: Files, folder: str) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The label files by their stems, in order, and the endings of the images of every stem."""
+    labels: dict[str, str] = {}
     images: dict[str, list[str]] = {}
     for name in files.list(folder):
         path = PurePosixPath(name)
         if name.startswith("."):
             continue
         if path.suffix.lower() == ".json":
-            labels.append(path.stem)
+            labels[path.stem] = name
         elif path.suffix.lower() in ENDINGS:
             images.setdefault(path.stem, []).append(path.suffix)
     return labels, images
@@ -171,7 +171,8 @@ def read_slice(files: Files, key: str) -> Part:
     """Some hands of a folder. key: "<split> <first>"."""
     name, _, first = key.rpartition(" ")
     folder = FOLDERS[name][0]
-    stems, images = _contents(files, folder)
+    names, images = _contents(files, folder)
+    stems = list(names)
     part = Part(columns={}, dropped={"no image": 0})
     if int(first) == 0:
         for stem in sorted(set(images) - set(stems)):
@@ -179,7 +180,7 @@ def read_slice(files: Files, key: str) -> Part:
             part.problems.append(Problem(file=f"{folder}/{stem}.json", what=what))
     rows: list[dict[str, Any]] = []
     for stem in stems[int(first) : int(first) + SLICE]:
-        file = f"{folder}/{stem}.json"
+        file = f"{folder}/{names[stem]}"
         try:
             row = _read_label(files, file, stem)
             endings = images.get(stem, [])
@@ -194,6 +195,10 @@ def read_slice(files: Files, key: str) -> Part:
                 row |= {"width": size[0], "height": size[1], "ending": endings[0]}
             else:
                 part.dropped["no image"] += 1
+                if "ego4d" not in folder:  # whose images are not in the download
+                    file = f"{folder}/{stem}.jpg"
+                    what = f"{files.place(file)}: there is no such image; {advice(folder, stem)}"
+                    part.problems.append(Problem(file=file, what=what))
         except HandholdError as error:
             part.problems.append(Problem(file=file, what=str(error)))
             continue
@@ -248,7 +253,7 @@ def missing(files: Files) -> list[str]:
         if len(stems) < hands:
             told.append(f"{hands - len(stems)} of {hands} hands of {folder}")
         lacking = [stem for stem in stems if stem not in images]
-        if lacking:
+        if lacking and "ego4d" in folder:  # others are damage
             told.append(
                 f"{len(lacking)} images of {folder}: {lacking[0]}.jpg: {advice(folder, lacking[0])}"
             )

@@ -270,7 +270,7 @@ def _listed(files: Files) -> dict[str, list[str]]:
 def _sequences(files: Files, part: str) -> list[str]:
     """The listed sequences that are there, in the list's order."""
     listed = dict.fromkeys(sequence for sequence, _, _ in read_list(files, part)[0])
-    return [sequence for sequence in listed if files.list(f"{part}/{sequence}")]
+    return [x for x in listed if {"meta", "rgb"} & set(files.list(f"{part}/{x}"))]
 
 
 def _scan(files: Files, name: str, there: dict[str, list[str]]) -> Scan:

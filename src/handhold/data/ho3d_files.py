@@ -83,7 +83,7 @@ def read_sequence(files: Files, key: str) -> Part:
                 continue
             if not there & {f"{frame}.png", f"{frame}.jpg"}:
                 image = files.place(f"{key}/rgb/{frame}")
-                raise MissingFileError(f"{image}.png: there is no such file, nor a .jpg")
+                raise MissingFileError(f"{image}.png: there is no such file, nor {frame}.jpg")
         except HandholdError as error:
             found.problems.append(Problem(file=name, what=str(error)))
             continue
@@ -134,7 +134,7 @@ def _meta(files: Files, name: str) -> dict[str, Any]:
 def _vector(value: Any, size: int, where: str) -> NDArray[np.float64]:
     """`size` numbers, also as one column or row."""
     try:
-        given = np.asarray(value, np.float64)
+        given = np.asarray(value)
     except (TypeError, ValueError, OverflowError):
         return checked(value, (size,), where)  # says what is wrong with it
     return checked(

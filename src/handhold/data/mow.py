@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handhold.data.coco import missing_images
+from handhold.data.coco import is_image, missing_images
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files, plain_name
 from handhold.data.images import checked_size
@@ -162,6 +162,12 @@ def _mesh_points(files: Files, key: str) -> NDArray[Any] | None:
     return read_points(files.read(name), files.place(name), obj=True) if files.has(name) else None
 
 
+def _by_name(files: Files) -> dict[str, str]:
+    """The images: name with a lower-case ending -> name."""
+    split = ((name, *name.rpartition(".")) for name in files.list("images"))
+    return {f"{stem}{dot}{end.lower()}": name for name, stem, dot, end in split}
+
+
 def read_all(files: Files, _: str) -> Part:
     """The whole label file."""
     place = files.place(LABELS)
@@ -170,7 +176,7 @@ def read_all(files: Files, _: str) -> Part:
         raise FileFormatError(f"{place}: expected a list, found {type(entries).__name__}")
     part = Part(columns={}, dropped={"no image": 0})
     ids = Counter(repr(entry.get("image_id")) for entry in entries if isinstance(entry, dict))
-    there = set(files.list("images"))
+    there = _by_name(files)
     rows: list[dict[str, Any]] = []
     lacking: list[str] = []
     for number, entry in enumerate(entries):
@@ -179,7 +185,7 @@ def read_all(files: Files, _: str) -> Part:
             row = _read_entry(entry, f"{place}[{number}]")
             if ids[repr(row["key"])] > 1:
                 raise FileFormatError(f"{place}[{number}].image_id: {row['key']} occurs twice")
-            names = [row["key"] + ending for ending in ENDINGS if row["key"] + ending in there]
+            names = [there[key] for key in (row["key"] + x for x in ENDINGS) if key in there]
             if not names:
                 lacking.append(f"images/{row['key']}.jpg")
                 continue
@@ -203,7 +209,7 @@ def _read_entry(entry: Any, where: str) -> dict[str, Any]:
     for name, count in NUMBERS.items():
         found = field(entry, name, where)
         try:
-            flat = np.asarray(found, np.float64).reshape(-1)
+            flat = np.asarray(found).reshape(-1)
         except (TypeError, ValueError, OverflowError) as error:
             raise FileFormatError(f"{where}.{name}: expected numbers: {error}") from error
         row[name] = checked(flat, (count,), f"{where}.{name}")
@@ -222,7 +228,7 @@ def _read_entry(entry: Any, where: str) -> dict[str, Any]:
 def missing(files: Files) -> list[str]:
     """What of the complete download is not there."""
     told = [] if files.has(LABELS) else [LABELS]
-    images = len(files.list("images"))
+    images = sum(map(is_image, files.list("images")))
     if images < ENTRIES:
         told.append(f"{ENTRIES - images} of {ENTRIES} images")
     if not any(name.endswith(".obj") for name in files.list("models")):

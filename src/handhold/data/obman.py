@@ -9,7 +9,6 @@ documented, so Hand.pose and betas stay None; joints and vertices are exact.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ def index_obman(files: Files, options: OpenOptions) -> Index:
 def select_obman(files: Files, index: Index, split: str, options: OpenOptions) -> ObMan:
     """One split: `train`, `val`, `test`, or `all`: what is there of them. Raises
     MissingFileError where a split's labels are missing; what reading raises."""
-    there = [part for part in PARTS if files.list(f"{part}/meta")]
+    there = [part for part in PARTS if _numbers(files, f"{part}/meta")]
     wanted = there if split == "all" else [split]
     if not wanted or not set(wanted) <= set(there):
         lacking = f"{split if split in PARTS else 'test'}/meta"
@@ -163,17 +162,18 @@ def _placed(matrix: NDArray[np.float64], name: str) -> tuple[RigidObject | None,
 
 def _numbers(files: Files, folder: str) -> list[str]:
     """Names without ending of a folder's files, in order."""
-    paths = [PurePosixPath(name) for name in files.list(folder)]
-    return [path.stem for path in paths if path.stem.isdecimal() and len(path.stem) == 8]
+    ending = {"meta": ".pkl", "rgb": ".jpg"}.get(folder.rpartition("/")[2], ".png")
+    stems = (name.removesuffix(ending) for name in files.list(folder) if name.endswith(ending))
+    return [stem for stem in stems if len(stem) == 8 and stem.isdecimal()]
 
 
 def _scan(files: Files) -> Scan:
     parts: list[str] = []
     labels: list[str] = []
     for part in PARTS:
-        count = len(_numbers(files, f"{part}/meta"))
-        parts += [f"{part} {start}" for start in range(0, count, SLICE)]
-        labels += [f"{part}/meta/{name}" for name in files.list(f"{part}/meta")]
+        numbers = _numbers(files, f"{part}/meta")
+        parts += [f"{part} {start}" for start in range(0, len(numbers), SLICE)]
+        labels += [f"{part}/meta/{number}.pkl" for number in numbers]
     folders = [f"{part}/{folder}" for part in PARTS for folder in ("meta", "rgb")]
     return Scan(
         name="obman",

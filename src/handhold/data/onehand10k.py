@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from handhold.data.coco import box, flag, keypoints, missing_images, read_coco
+from handhold.data.coco import box, flag, is_image, keypoints, missing_images, read_coco
 from handhold.data.dataset import DatasetEntry, IndexedSet, OpenOptions, Record
 from handhold.data.files import Files
 from handhold.data.index import TEXT, Index, Part, Scan, chosen_rows, columns_of
@@ -111,10 +111,10 @@ def read_part(files: Files, part: str) -> Part:
     lacking: dict[str, None] = {}
     for number, image, hand in found.labels:
         file, width, height = found.images[image]
-        name = f"{folder}/{file.rpartition('/')[2]}"  # some label files name the folder, too
+        name = f"{folder}/{file}"
         if isinstance(hand, str):
             dropped[hand] += 1
-        elif name.rpartition("/")[2] not in there:
+        elif file not in there:
             dropped["no image"] += 1
             lacking[name] = None
         else:
@@ -143,7 +143,7 @@ def missing(files: Files) -> list[str]:
     """What of the complete download is not there."""
     told = [label_file(part) for part in PARTS if not files.has(label_file(part))]
     for part, wanted in IMAGES.items():
-        count = sum(name.lower().endswith(".jpg") for name in files.list(image_folder(part)))
+        count = sum(map(is_image, files.list(image_folder(part))))
         if count < wanted:
             told.append(f"{wanted - count} of {wanted} images of {image_folder(part)}")
     return told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import warnings
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from handhold.scene import Side
 
 SKIP_DAMAGED = "?skip-damaged"
 RENDERED = ("occlusion", "masks")  # labels that are rendered on the fly when asked for
+# sets that label what hides the hand: a mask of what is seen of it, or an object with its mesh
+OCCLUDED = ("dexycb", "ho3d-v2", "ho3d-v3", "obman", "mow")
 OBJECTS = "objects="  # a folder of meshes for it
 SIDES = ("side=right", "side=left")  # what hands count as whose side the set does not tell
 FORM = (
@@ -118,6 +122,12 @@ class SetSpec:
         for a set with damaged samples unless `skip_damaged`, and what opening raises.
         """
         split = self.chosen_split(purpose)
+        if "occlusion" in self.rendered and self.name not in OCCLUDED:
+            warnings.warn(
+                f"{self.name}?occlusion: the set labels nothing that could hide the hand, so its "
+                f"visible share stays unknown; it is made for {', '.join(OCCLUDED)}",
+                stacklevel=2,
+            )
         if self.rendered:  # reads the hand's own mask; a mask that is asked for is never skipped
             skip = set(skip) - {"hand_mask", "hand_mask_amodal"}
             skip = skip - {"object_mask"} if "masks" in self.rendered else skip
@@ -133,10 +143,11 @@ class SetSpec:
             )
         problems = found.index.problems
         if problems and not self.skip_damaged:
+            lenient = shlex.quote(f"{self.name}/{split}{SKIP_DAMAGED}:{self.root}")
             raise FileFormatError(
                 f"{self.name} in {self.root}: {len(problems)} damaged, the first: {problems[0]}. "
-                f"`handhold data check {self.name} {self.root}` lists them; "
-                f"{self.name}/{split}{SKIP_DAMAGED}:{self.root} goes on without them"
+                f"`handhold data check {self.name} {shlex.quote(self.root)}` lists them; "
+                f"{lenient} goes on without them"
             )
         found.assumed_side = self.side
         if self.rendered:

@@ -20,7 +20,7 @@ from handhold.data.dataset import LABELS
 from handhold.data.mixing import ENDLESS, HandItems, ImageItems, Mixture, SampleSet
 from handhold.data.photos import PhotoFolder
 from handhold.data.registry import entry, with_label
-from handhold.data.sources import FORM, SetSpec
+from handhold.data.sources import FORM, OCCLUDED, SetSpec
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.scene import Sample
 from handhold.synthesis.shard_stream import ShardStream, is_address
@@ -271,10 +271,16 @@ def notes(specs: Sequence[DataSpec], task: Task) -> list[str]:
     told = []
     for spec in specs:
         if spec.published is not None:
-            given = entry(spec.published.name).labels
-            lacking = [LABELS[label] for label in task.uses if label not in given]
+            given = set(entry(spec.published.name).labels)
+            renders = spec.published.name in OCCLUDED
+            if renders and "occlusion" in spec.published.rendered:
+                given.add("visibility")
+            lacking = [label for label in task.uses if label not in given]
+            words = ", of ".join(LABELS[label] for label in lacking)
+            if "visibility" in lacking and renders:
+                words += f" (read as {spec.kind}?occlusion:FOLDER it tells how much is hidden)"
             if lacking:
-                told.append(f"{spec.kind} has no labels of {', of '.join(lacking)}")
+                told.append(f"{spec.kind} has no labels of {words}")
     return told
 
 
