@@ -5,7 +5,6 @@ and umlauts in the path, upper-case endings, images with something behind their 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -302,4 +301,4 @@ def test_index_has_no_place(
     assert main(["data", "index", "photos", str(root), "--workers", "0"]) != 0
     shown = "".join(capsys.readouterr())
     assert "cannot be written" in shown and "HANDHOLD_HOME" in shown and "Traceback" not in shown
-    assert os.listdir(root) == ["labels.json"]
+    assert [path.name for path in root.iterdir()] == ["labels.json"]

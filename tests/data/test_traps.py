@@ -23,6 +23,8 @@ from handhold.data.files import Files
 from handhold.data.registry import open_dataset
 from handhold.data.sources import SetSpec
 from handhold.errors import FileFormatError
+from handhold.training.stream import DataSpec, notes
+from handhold.training.tasks import Task
 
 SEQUENCE = f"{SUBJECTS[2]}/20200820_100000"
 LABEL = f"{SEQUENCE}/{CAMERAS[0]}/labels_000001.npz"
@@ -101,6 +103,27 @@ def test_byte_order_mark(tmp_path: Path) -> None:
     found = exported("freihand", root, "training", tmp_path)
     for name in ("joints", "intrinsics", "mano_pose", "vertices"):
         np.testing.assert_array_equal(found[name], plain[name])
+
+
+def test_what_is_hidden_is_told_of(tmp_path: Path) -> None:
+    """A training hears where the visible share is lacking, and what makes it; FreiHAND labels
+    nothing that could hide the hand, so nothing makes it there."""
+    task = Task(network=None, encode=None, losses=None, measures=None, save=None, name="x",
+                uses=("visibility",))  # type: ignore[arg-type]  # fmt: skip
+    told = [
+        notes([DataSpec.parse(f"{text}:x")], task)
+        for text in ("dexycb", "dexycb?occlusion", "freihand", "freihand?occlusion")
+    ]
+    lacking = "has no labels of how much of the hand is hidden"
+    advice = "(read as dexycb?occlusion:FOLDER it tells how much is hidden)"
+    assert told == [
+        [f"dexycb {lacking} {advice}"], [], [f"freihand {lacking}"], [f"freihand {lacking}"]
+    ]  # fmt: skip
+    root = freihand(tmp_path / "set")
+    with pytest.warns(UserWarning, match="freihand.occlusion: the set labels nothing that could"):
+        spec = SetSpec(name="freihand", root=str(root), skip_damaged=True, rendered=("occlusion",))
+        found = spec.open(workers=0)
+    assert found[0].hands[0].visibility is None
 
 
 # ----------------------------------------------------------------------------------------- HO3D

@@ -144,7 +144,7 @@ _Yaml.add_implicit_resolver(
 def read_yaml(files: Files, name: str) -> dict[str, Any]:
     """What a small YAML file holds, as plain values; FileFormatError that names it."""
     try:
-        found = yaml.load(files.read(name), _Yaml)  # noqa: S506 - a SafeLoader
+        found = yaml.load(files.read(name), _Yaml)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise FileFormatError(f"{files.place(name)}: not valid YAML: {words}") from error

@@ -311,7 +311,7 @@ def read_npz(data: bytes, place: str, names: Sequence[str]) -> dict[str, NDArray
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             arrays = {name: found[name] for name in names if name in found.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (*UNREADABLE, KeyError, TypeError, RuntimeError, MemoryError, SyntaxError) as error:
         raise FileFormatError(f"{place}: not a readable .npz file: {error}") from error
     missing = [name for name in names if name not in arrays]
     if missing:

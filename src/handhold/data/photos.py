@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from handhold.data.images import check_image_end
 from handhold.data.sanity import LARGEST_HAND
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.fields import field, numbers, read_json
@@ -107,7 +108,12 @@ class PhotoFolder:
     def __getitem__(self, number: int) -> Sample:
         photo = self.photos[number]
         path = self.root / photo.file
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise MissingFileError(f"{path}: cannot be read: {error.strerror}") from error
+        check_image_end(data, str(path))
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise FileFormatError(f"{path}: expected an image OpenCV can read")
         height, width = image.shape[:2]
