@@ -57,7 +57,12 @@ def test_splits_and_rules(root: Path, cache: Path) -> None:
     assert keys(read(root, "train", cache)) == train
     assert keys(read(root, "all", cache)) == train + expected
     found = read(root, "val", cache)
-    assert found.index.dropped == {"no hand labelled": 3 + 4, "crowd": 1, "no extent": 0, "no image": 0}
+    assert found.index.dropped == {
+        "no hand labelled": 3 + 4,
+        "crowd": 1,
+        "no extent": 0,
+        "no image": 0,
+    }
     assert not found.index.problems
 
 
