@@ -102,7 +102,9 @@ def test_check_opens_the_index_once(root: Path, monkeypatch: pytest.MonkeyPatch)
     assert opened == ["dexycb"] and len(found.counts) == 37
 
 
-@pytest.mark.parametrize(("images", "more"), [("none", []), ("ends", [CUT]), ("all", [CUT, SMALL])])
+@pytest.mark.parametrize(
+    ("images", "more"), [("none", []), ("ends", [CUT, SMALL]), ("all", [CUT, SMALL])]
+)
 def test_check_names_what_is_damaged(
     damaged: Path, images: str, more: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
