@@ -391,7 +391,7 @@ CASES = [
             ),
             "list in place of a hand": _entry(_PHOTO, "labels.json", hands=[[]]),
             "side of another type": _entry(
-                _PHOTO, "labels.json", hands=[test_photo_set.hand(side=["left"])]
+                _PHOTO, "labels.json", hands=[test_photo_set.hand() | {"side": ["left"]}]
             ),
         },
     ),

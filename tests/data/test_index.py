@@ -29,10 +29,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def damaged(root: Path, **options: bool) -> int:
-    found = open_dataset(
-        "hint", root, "test-newdays", cache=root.parent / "cache", workers=0, **options
-    )
+def damaged(root: Path, *, thorough: bool = False) -> int:
+    cache = root.parent / "cache"
+    found = open_dataset("hint", root, "test-newdays", cache=cache, workers=0, thorough=thorough)
     return len(found.index.problems)
 
 

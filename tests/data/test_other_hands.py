@@ -201,10 +201,10 @@ def test_obman(root: Path) -> None:
         path = root / f"obman/train/meta/{number:08d}.pkl"
         litter(path.parent)
         path.write_bytes(pickle.dumps(dict(meta), 3 * protocol))
-        image = root / f"obman/train/rgb/{number:08d}.jpg"
-        picture(image, 90 + number, (256, 256))
+        picture(root / f"obman/train/rgb/{number:08d}.jpg", 90 + number, (256, 256))
+    image = root / "obman/train/rgb/00000012.jpg"
     image.write_bytes(image.read_bytes() + b"\0" * 4 + b"ftypmp42" + b"\1" * 900)
-    path.with_suffix(".pkl.bak").write_bytes(b"old")
+    (root / "obman/train/meta/00000012.pkl.bak").write_bytes(b"old")
     litter(root / "obman/val/meta")
     litter(root / "__MACOSX/train/meta")
     checked("obman", root)

@@ -88,7 +88,7 @@ def index(name: Name, root: Root, workers: int | None = None, mano: Path | None 
 
     Other commands do this by themselves when they have to. The index is kept in the cache folder
     (HANDHOLD_HOME), never in ROOT, which may be read-only. It is made again where files have
-    changed (size or time; of more than 160,000 label files only this command and `check` look at
+    changed (size or time; of more than 110,000 label files only this command and `check` look at
     each, otherwise their folders tell), and an interrupted run goes on where it stopped. Exit code
     1 when files are damaged; the first of them are named.
 

@@ -10,7 +10,6 @@ with "missing_images", and the split `all`, leave such hands out (`all` with a w
 from __future__ import annotations
 
 import warnings
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -64,7 +63,7 @@ def select_hint(files: Files, index: Index, split: str, options: OpenOptions) ->
     """
     names = tuple(FOLDERS) if split == "all" else PARTS.get(split, (split,))
     asked = split == "all" or MISSING_IMAGES in options.skip
-    absent = [FOLDERS[name][0] for name in names if not _contents(files, FOLDERS[name][0])[0]]
+    absent = [FOLDERS[name][0] for name in names if not _has_labels(files, FOLDERS[name][0])]
     if absent and not asked:
         raise MissingFileError(f"{files.place(absent[0])}: no such folder; {split} needs it")
     told = "" if MISSING_IMAGES in options.skip else "warning" if asked else "error"
@@ -139,14 +138,18 @@ def _contents(files: Files, folder: str) -> tuple[dict[str, str], dict[str, list
     labels: dict[str, str] = {}
     images: dict[str, list[str]] = {}
     for name in files.list(folder):
-        path = PurePosixPath(name)
+        stem, dot, ending = name.rpartition(".")
         if name.startswith("."):
             continue
-        if path.suffix.lower() == ".json":
-            labels[path.stem] = name
-        elif path.suffix.lower() in ENDINGS:
-            images.setdefault(path.stem, []).append(path.suffix)
+        if ending.lower() == "json":
+            labels[stem] = name
+        elif dot + ending.lower() in ENDINGS:
+            images.setdefault(stem, []).append(dot + ending)
     return labels, images
+
+
+def _has_labels(files: Files, folder: str) -> bool:
+    return any(x.lower().endswith(".json") and x[0] != "." for x in files.list(folder))
 
 
 def _scan(files: Files) -> Scan:

@@ -30,7 +30,7 @@ from handhold.data.home import HOME_VARIABLE, index_folder
 from handhold.errors import HandholdError, InputError
 
 FORMAT = 2
-FEW_WATCHED = 160_000  # files, half a second to look at, as `Scan.labels` explains
+FEW_WATCHED = 110_000  # files, some 0.4 s to look at, as `Scan.labels` explains
 ALONE = 5.0  # seconds before other processes are started, which takes about as long
 Columns = dict[str, NDArray[Any]]
 
