@@ -1,5 +1,6 @@
 """Scenes survive the way through JSON; what is no scene is refused by field."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -56,6 +57,19 @@ def test_round_trip(scene, tmp_path):
     assert again.objects[1] is None
     assert again.objects[0].name == "025_mug"
     np.testing.assert_allclose(again.objects[0].rotation, scene.objects[0].rotation)
+
+
+def test_hands_of_a_video_keep_their_numbers(scene):
+    """Hands of a photo have none, and their documents do not mention it."""
+    first, second = scene.hands
+    tracked = dataclasses.replace(scene, hands=(dataclasses.replace(first, hand_id=7), second))
+    document = scene_to_json(tracked)
+    assert document["hands"][0]["hand_id"] == 7 and "hand_id" not in document["hands"][1]
+    assert [hand.hand_id for hand in scene_from_json(document).hands] == [7, None]
+    for wrong in ("7", True, 7.5):
+        document["hands"][0]["hand_id"] = wrong
+        with pytest.raises(FileFormatError, match=r"hands\[0\].hand_id: expected a whole number"):
+            scene_from_json(document)
 
 
 def test_fields_of_the_schema(scene):

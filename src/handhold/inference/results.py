@@ -18,7 +18,8 @@ SCHEMA = "handhold.scene/1"
 
 
 def scene_to_json(scene: Scene) -> dict[str, Any]:
-    """The scene as plain values. Meshes are not part of it. What a hand does not know is null."""
+    """The scene as plain values. Meshes are not part of it. What a hand does not know is null, but
+    for `hand_id`, which only hands of a video have."""
     camera = scene.camera
     matrix = np.asarray(camera.intrinsics, dtype=np.float64)
     return {
@@ -45,6 +46,7 @@ def scene_to_json(scene: Scene) -> dict[str, Any]:
                 "translation": _rounded(hand.translation, 6),
                 "grasping": hand.grasping,
                 "grasp_score": None if hand.grasp_score is None else round(hand.grasp_score, 4),
+                **({} if hand.hand_id is None else {"hand_id": hand.hand_id}),
                 "object": None
                 if thing is None
                 else {
@@ -134,6 +136,9 @@ def _hand(entry: Any, where: str) -> tuple[Hand, RigidObject | None]:
     grasping, chance = entry.get("grasping"), entry.get("grasp_score")
     if grasping is not None and not isinstance(grasping, bool):
         raise FileFormatError(f"{where}.grasping: expected true, false or null: {grasping!r:.60}")
+    number = entry.get("hand_id")
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+        raise FileFormatError(f"{where}.hand_id: expected a whole number, found {number!r:.60}")
     with _placed(where):
         hand = Hand(
             side=side,
@@ -142,6 +147,7 @@ def _hand(entry: Any, where: str) -> tuple[Hand, RigidObject | None]:
             grasp_score=None
             if chance is None
             else float(checked(chance, (), f"{where}.grasp_score")),
+            hand_id=number,
             **values,
         )
     if entry.get("object") is None:
