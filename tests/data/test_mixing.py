@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from handhold.data.mixing import ENDLESS, HandItems, Mixture
+from handhold.data.mixing import ENDLESS, HandItems, Mixture, equal_shares
 from handhold.errors import InputError
 from handhold.scene import Camera, Hand, Sample
 
@@ -47,6 +47,46 @@ def test_an_endless_set_never_repeats() -> None:
     mixture = Mixture([ENDLESS, 3], [0.9, 0.1], epoch_length=20)
     drawn = [index for which, index in map(mixture, range(200)) if which == 0]
     assert sorted(drawn) == list(range(180))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.3, 0.07])
+def test_even_turns_keep_the_shares_in_every_batch(share: float) -> None:
+    """Counts of every batch within one of its share (shuffled turns: far off); exact over epochs,
+    and the same items as ever, each once a round."""
+    lengths, weights, batch, epoch = [30, 1000], [share, 1 - share], 16, 640
+
+    def counts(evenly: bool) -> np.ndarray:
+        mixture = Mixture(lengths, weights, epoch_length=epoch, seed=2, evenly=evenly)
+        first = [mixture(i)[0] == 0 for i in range(2 * epoch)]
+        return np.sum(np.reshape(first, (-1, batch)), axis=1)
+
+    even, shuffled = counts(True), counts(False)
+    quota = Mixture(lengths, weights, epoch_length=epoch).quotas[0]
+    assert even.sum() == shuffled.sum() == 2 * quota
+    assert np.abs(even - batch * quota / epoch).max() < 1
+    assert np.abs(shuffled - batch * quota / epoch).max() > 2
+    mixture = Mixture(lengths, weights, epoch_length=epoch, seed=2, evenly=True)
+    visits = [index for which, index in map(mixture, range(2 * epoch)) if which == 0]
+    assert Counter(visits[:30]) == dict.fromkeys(range(30), 1) and visits[:30] != list(range(30))
+    ranks = [mixture.before(0, i) for i in range(2 * epoch)]
+    taken = [mixture(i)[0] == 0 for i in range(2 * epoch)]
+    assert ranks == [0, *np.cumsum(taken)[:-1].tolist()]
+
+
+def test_even_turns_of_several_sets() -> None:
+    """Equal shares are exact in every batch they divide; others within one of three sets."""
+    mixture = Mixture([5, 50, 500], [1, 1, 1], epoch_length=120, evenly=True)
+    sets = np.reshape([mixture(i)[0] for i in range(240)], (-1, 12))
+    assert all(np.bincount(row, minlength=3).tolist() == [4, 4, 4] for row in sets)
+    mixture = Mixture([ENDLESS, 50, 500], [0.5, 0.3, 0.2], epoch_length=100, evenly=True)
+    sets = np.reshape([mixture(i)[0] for i in range(200)], (-1, 10))
+    assert all(np.bincount(row, minlength=3).tolist() == [5, 3, 2] for row in sets)
+
+
+def test_either_kind_has_half() -> None:
+    shares = equal_shares([3, 1, 8, 24], [True, True, False, False])
+    assert shares == pytest.approx([3 / 8, 1 / 8, 1 / 8, 3 / 8])
+    assert equal_shares([3, 1], [False, False]) == pytest.approx([0.75, 0.25])
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,26 @@ def test_mixing_shards_and_photos(dots: Path, tmp_path: Path) -> None:
         BatchStream(config(f"shards:{dots}=0.75", f"photos:{photos}"), task)
 
 
+def test_half_of_every_batch_has_3d_labels(dots: Path, new_dots: Path, tmp_path: Path) -> None:
+    """Whatever the sources' sizes; both of the 3D kind are in proportion to theirs."""
+    photos = _photos(tmp_path / "photos")
+    sources = (f"shards:{dots}", f"photos:{photos}", f"shards:{new_dots}")
+    mixed = config(*sources, mixing="half_3d", epoch_items=120)
+    stream = BatchStream(mixed, stub_task(mixed))
+    batches = [[sample.key for sample, _ in stream.items(step)] for step in range(40)]
+    for keys in batches:
+        assert sum(not key.startswith("dot") for key in keys) == 3
+    first = sum(key in {f"dot{i}" for i in range(60)} for keys in batches for key in keys)
+    assert first == pytest.approx(120 * 57 / (57 + 95), abs=1)
+    by_size = config(*sources, mixing="batch", epoch_items=120)
+    stream = BatchStream(by_size, stub_task(by_size))
+    batches = [[sample.key for sample, _ in stream.items(step)] for step in range(40)]
+    of_photos = [sum(not key.startswith("dot") for key in keys) for keys in batches]
+    share = 6 * 27 / (57 + 27 + 95)
+    assert set(of_photos) <= {int(share), int(share) + 1}
+    assert sum(of_photos) == pytest.approx(40 * share, abs=1.5)
+
+
 def test_augmentation_can_be_switched_off(dots: Path) -> None:
     plain = config(f"shards:{dots}", augment=False)
     batch = BatchStream(plain, stub_task(plain))[0]

@@ -51,6 +51,9 @@ class Train:
     the set or of ?objects=MESHES; onehand10k?side=right:FOLDER takes every hand for a right one,
     which that set does not say). Several are mixed, each with its share of the samples:
     shards:a=0.7 photos:b=0.3. A part of every source is held out for validation."""
+    mixing: Literal["epoch", "batch", "half_3d"] | None = None
+    """Whether the shares of several sources hold over an epoch or in every batch; half_3d: in every
+    batch, half of which is from the sources with 3D labels."""
     validation: tuple[str, ...] = ()
     """Sources to measure on instead of what the training data hold out; same forms."""
     steps: int | None = None

@@ -47,8 +47,10 @@ class Mixture:
 
     lengths: of the sets (ENDLESS: visited in their own order, without shuffling). weights: share of
     each set in an epoch of `epoch_length` items (None: in proportion to the lengths). Within an
-    epoch the shares are exact (largest remainder) and the order is shuffled; a set is gone through
-    completely, in a new order each time, before its next turn begins.
+    epoch the shares are exact (largest remainder); a set is gone through completely, in a new order
+    each time, before its next turn begins. The sets' turns are shuffled, so that a batch has their
+    shares on average. evenly: the turns come at even intervals instead, so that any stretch of an
+    epoch (a batch) has their shares, to within an item where there are two sets.
     Raises InputError for empty sets, bad weights, or an epoch in which a set would never occur.
     """
 
@@ -59,6 +61,7 @@ class Mixture:
         *,
         epoch_length: int | None = None,
         seed: int = 0,
+        evenly: bool = False,
     ) -> None:
         if not lengths or min(lengths) < 1:
             raise InputError(f"Mixture.lengths: expected sets that are not empty: {list(lengths)}")
@@ -85,11 +88,21 @@ class Mixture:
         self.seed = seed
         self.quotas = tuple(int(quota) for quota in quotas)
         self._starts = np.cumsum([0, *self.quotas])
+        self._turns: NDArray[np.int64] | None = None
+        if evenly:  # the k-th of a set's n turns belongs at (k + 1/2) / n of the epoch
+            due = np.concatenate([(np.arange(quota) + 0.5) / quota for quota in self.quotas])
+            self._turns = np.argsort(due, kind="stable")
+
+    def _slots(self, epoch: int) -> NDArray[np.int64]:
+        """The slots of an epoch in the order of their turns; set i has those from starts[i]."""
+        if self._turns is not None:
+            return self._turns
+        return _permutation(self.epoch_length, self.seed, 0, epoch)
 
     def __call__(self, position: int) -> tuple[int, int]:
         """The set and the index in it of the item at `position`, counted over all epochs."""
         epoch, place = divmod(position, self.epoch_length)
-        slot = int(_permutation(self.epoch_length, self.seed, 0, epoch)[place])
+        slot = int(self._slots(epoch)[place])
         which = int(np.searchsorted(self._starts, slot, side="right")) - 1
         visit = epoch * self.quotas[which] + slot - int(self._starts[which])
         length = self.lengths[which]
@@ -104,8 +117,20 @@ class Mixture:
         if self.quotas[which] == self.epoch_length:
             return position
         start, stop = (int(x) for x in self._starts[which : which + 2])
-        places = _places(self.epoch_length, start, stop, self.seed, 0, epoch)
+        if self._turns is None:
+            places = _places(self.epoch_length, start, stop, self.seed, 0, epoch)
+        else:
+            places = np.flatnonzero((self._turns >= start) & (self._turns < stop))
         return epoch * self.quotas[which] + int(np.searchsorted(places, place))
+
+
+def equal_shares(weights: Sequence[float], kinds: Sequence[bool]) -> list[float]:
+    """Weights with which the sets of either kind (such as: with 3D labels, without) together have
+    half of the samples; within a kind they keep the proportions given. With sets of one kind only
+    nothing changes but the sum, which is 1."""
+    total = [sum(w for w, kind in zip(weights, kinds, strict=True) if kind == k) for k in (0, 1)]
+    present = sum(part > 0 for part in total)
+    return [w / total[kind] / present for w, kind in zip(weights, kinds, strict=True)]
 
 
 class HandItems:

@@ -45,6 +45,9 @@ class TrainConfig:
     object).
     data: "synthetic[:SEED]", "shards:FOLDER", "photos:FOLDER", "NAME[/SPLIT]:FOLDER" (a published
     set), each optionally "=weight".
+    mixing: how the sources share the samples, by their weights (none: by their sizes): over an
+    epoch, also in every batch, or in every batch such that the sources with 3D labels together
+    have half of it ("epoch", "batch", "half_3d").
     validation: the same without weights; empty: what the training data hold out.
 
     steps, epochs: the length, as optimiser steps (if not 0) or as passes over `epoch_items` items
@@ -83,6 +86,7 @@ class TrainConfig:
     detector: str | None = None
     frozen: tuple[str, ...] = ()
     data: tuple[str, ...] = ("synthetic",)
+    mixing: Literal["epoch", "batch", "half_3d"] = "epoch"
     validation: tuple[str, ...] = ()
     start_from: str | None = None
     steps: int = 0
@@ -159,6 +163,7 @@ class TrainConfig:
             "optimizer": ("adam", "adamw"),
             "schedule": ("constant", "step", "cosine", "one_cycle"),
             "precision": ("32", "bf16"),
+            "mixing": ("epoch", "batch", "half_3d"),
             "preparation": ("deployable", "dexycb", "ho3d", "hand_alone"),
         }
         for name, allowed in choices.items():

@@ -17,7 +17,14 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from handhold.data.dataset import LABELS
-from handhold.data.mixing import ENDLESS, HandItems, ImageItems, Mixture, SampleSet
+from handhold.data.mixing import (
+    ENDLESS,
+    HandItems,
+    ImageItems,
+    Mixture,
+    SampleSet,
+    equal_shares,
+)
 from handhold.data.photos import PhotoFolder
 from handhold.data.registry import entry, with_label
 from handhold.data.sources import FORM, OCCLUDED, SetSpec
@@ -84,6 +91,13 @@ class DataSpec:
     def skip_damaged(self) -> bool:
         """Whether samples that turn out to be damaged are passed over."""
         return self.published is not None and self.published.skip_damaged
+
+    @property
+    def tells_pose(self) -> bool:
+        """Whether its labels are 3D: those of published sets may be 2D, those of photos are."""
+        if self.published is not None:
+            return "pose" in entry(self.published.name).labels
+        return self.kind != "photos"
 
     def same_source(self, other: DataSpec) -> bool:
         """Whether both are the same samples, whatever their weights."""
@@ -312,7 +326,12 @@ class BatchStream(Dataset[Any]):
         if endless and len(specs) > 1 and not given:
             raise InputError("data: a source without end beside others needs weights, as in a=0.7")
         length = config.epoch_items or (DEFAULT_EPOCH_ITEMS if endless else sum(lengths))
-        self.mixture = Mixture(lengths, given or None, epoch_length=length, seed=config.seed)
+        if config.mixing == "half_3d":
+            given = equal_shares(given or lengths, [spec.tells_pose for spec in specs])
+        even = config.mixing != "epoch"
+        self.mixture = Mixture(
+            lengths, given or None, epoch_length=length, seed=config.seed, evenly=even
+        )
         self.specs = specs
         share = config.batch_size // config.devices
         self._lanes = {

@@ -19,6 +19,8 @@ def _recipe(model: str, stage: int, values: dict[str, Any], changes: dict[str, A
         "recipe": f"{model}-stage{stage}",
         "network": network,
         "loss": loss,
+        # nothing but 3D labels in every batch keeps hands with 2D labels from losing their depth
+        "mixing": "half_3d" if stage == 2 else "batch",
         "batch_size": 16,
         "schedule": "cosine",
         "final_lr": 0.0,
