@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from handhold.evaluation.metrics.keypoints import match_boxes
 from handhold.geometry.alignment import procrustes
 from handhold.models.handos.batch import HandOSPrediction, PhotoBatch
 from handhold.models.handos.camera import to_pixels
 from handhold.models.handos.positions import pairwise_iou
+from handhold.models.nn.hope_losses import need
 from handhold.training.tasks import Measures
 
 HIT_IOU = 0.5  # of boxes grown as the detector's
+
+
+def matched(found: HandOSPrediction, batch: PhotoBatch) -> tuple[Tensor, Tensor]:
+    """Numbers of hands found and of the labels that they are, both (M,): within each photo one to
+    one, greedily by score, boxes that overlap by HIT_IOU. The batch must have labels."""
+    owner, truth = need("batch.owner", batch.owner), need("batch.boxes", batch.boxes)
+    pairs: list[tuple[int, int]] = []
+    for image in range(len(batch)):
+        mine, hands = (owner == image).nonzero()[:, 0], (found.image == image).nonzero()[:, 0]
+        if len(mine) and len(hands):
+            overlap = pairwise_iou(found.boxes[hands].float(), truth[mine]).cpu().numpy()
+            scores = found.scores[hands].float().cpu().numpy()
+            for one, other in match_boxes(overlap, scores, HIT_IOU):
+                pairs.append((int(hands[one]), int(mine[other])))
+    both = torch.tensor(pairs, dtype=torch.long, device=owner.device).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
 
 
 def photo_measures(found: HandOSPrediction, batch: PhotoBatch, box_growth: float) -> Measures:
@@ -25,20 +43,10 @@ def photo_measures(found: HandOSPrediction, batch: PhotoBatch, box_growth: float
     owner, truth = batch.owner, batch.boxes
     if owner is None or truth is None or batch.joints2d is None:
         return {}
-    pairs: list[tuple[int, int]] = []
-    for image in range(len(batch)):
-        mine, hands = (owner == image).nonzero()[:, 0], (found.image == image).nonzero()[:, 0]
-        if len(mine) and len(hands):
-            overlap = pairwise_iou(found.boxes[hands].float(), truth[mine]).cpu().numpy()
-            scores = found.scores[hands].float().cpu().numpy()
-            for one, other in match_boxes(overlap, scores, HIT_IOU):
-                pairs.append((int(hands[one]), int(mine[other])))
-    result: Measures = {"recall": (len(pairs), len(owner))}
-    if not pairs:
+    rows, labels = matched(found, batch)
+    result: Measures = {"recall": (len(rows), len(owner))}
+    if not len(rows):
         return result
-    rows, labels = (
-        torch.tensor(column, device=owner.device) for column in zip(*pairs, strict=True)
-    )
     size = batch.valid_size[owner[labels]]
     pixels = to_pixels(found.joints2d[rows, -1].float(), size)
     side = (truth[labels, 2:] * size).amax(-1) / box_growth

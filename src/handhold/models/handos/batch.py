@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from handhold.hand.model import HandModel
 from handhold.scene import _Tensors  # the shared way of moving tensors
 
 
@@ -60,7 +61,8 @@ class HandOSPrediction(_Tensors):
     m, 21, 3), of these vertices; translation (K, m, 3): added to both, they are in the camera
     frame. volume (K,): signed and normalised, positive for right hands (`sides`).
 
-    For the loss: faces (F, 3), face_pairs (P, 2); anchor: zero, with a path to every parameter that
+    For the loss: hand: the right hand model whose vertices these are; faces (F, 3), face_pairs (P,
+    2); anchor: zero, with a path to every parameter that
     learns; drift: sum of the squared changes of the learned upsampling.
     """
 
@@ -77,6 +79,7 @@ class HandOSPrediction(_Tensors):
     joints: Tensor | None = None
     translation: Tensor | None = None
     volume: Tensor | None = None
+    hand: HandModel | None = None
 
     def __len__(self) -> int:
         return int(self.image.shape[0])

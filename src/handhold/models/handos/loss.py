@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from handhold.errors import InputError
+from handhold.hand.convention import mirror_points
+from handhold.hand.inverse_kinematics import InverseKinematics, InverseKinematicsConfig
+from handhold.hand.model import HandModel
 from handhold.models.handos.batch import HandOSPrediction, PhotoBatch
 from handhold.models.handos.camera import project, to_pixels, to_shares
 from handhold.models.nn.hope_losses import masked_mean, need
@@ -33,7 +38,8 @@ class HandOSLossConfig:
     joints2d, projected: L1 of the 2D joints, in shares of the photo's width and height; oks2d,
     oks_projected: 1 - OKS; vertices, joints, edge: in units of 0.2 m; normal; smooth: of 1 - cosine
     between neighbouring faces' normals; upsampling: of the squared changes of a learned upsampling
-    (half a weight decay of 1e-4). reduction2d: "mean" over a hand's joints, or the "sum" over them
+    (half a weight decay of 1e-4). hand_prior (ours): distance of the last layer's vertices, in units
+    of 0.2 m, to the hand model fitted to them (`hand_prior`). reduction2d: "mean" over a hand's joints, or the "sum" over them
     and x and y, as ED-Pose has it; better in the first stage, the mean in the second.
     sigmas: OKS's, "constant" (`sigma` for all) or "wholebody". Raises InputError.
     """
@@ -48,6 +54,7 @@ class HandOSLossConfig:
     oks_projected: float = 4.0
     smooth: float = 0.5
     upsampling: float = 5e-5
+    hand_prior: float = 0.0
     reduction2d: Literal["mean", "sum"] = "mean"
     sigmas: Literal["constant", "wholebody"] = "constant"
     sigma: float = 0.025
@@ -144,6 +151,12 @@ def _mesh_terms(
     terms["normal"] = config.normal * layers * normal_error(flat, wanted, faces, every)
     terms["edge"] = config.edge * layers * edge_term(flat, wanted, faces, every) / UNIT_M
     terms["smooth"] = config.smooth * layers * smoothness(flat, faces, prediction.face_pairs)
+    if config.hand_prior:
+        hand = need("prediction.hand", prediction.hand)
+        right = label("right")
+        inside_out = need("prediction.volume", prediction.volume)
+        right = torch.where(right < 0, inside_out > 0, right > 0.5)
+        terms["hand_prior"] = config.hand_prior * hand_prior(vertices[:, -1], right, hand) / UNIT_M
     return terms
 
 
@@ -175,3 +188,22 @@ def smoothness(vertices: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:
     normals = _normals(vertices, faces)
     first, second = (normals.index_select(1, pairs[:, side]) for side in (0, 1))
     return (1 - (first * second).sum(-1)).mean()
+
+
+def hand_prior(vertices: Tensor, right: Tensor, hand: HandModel) -> Tensor:
+    """Mean distance along an axis, metres, of meshes (K, 778, 3) to the hand model of their side
+    (right (K,) bool) fitted to them, which is taken as it is: no gradient goes through the fit.
+    hand: the right one. A mesh that cannot be fitted pulls nowhere."""
+    fitter, side = _fitter(hand, str(vertices.device)), right[:, None, None]
+    with torch.no_grad():
+        fitted = fitter(torch.where(side, vertices, mirror_points(vertices))).vertices
+        fitted = torch.where(side, fitted, mirror_points(fitted))
+        fitted = torch.where(fitted.isfinite(), fitted, vertices)
+    return (vertices - fitted).abs().mean()
+
+
+@lru_cache(maxsize=2)
+def _fitter(hand: HandModel, device: str) -> InverseKinematics:
+    # a learning network's mesh is millimetres off, and its size is no reason for an odd shape
+    config = InverseKinematicsConfig(vertex_noise=5e-3, shape_prior=10.0)
+    return InverseKinematics(copy.deepcopy(hand), config).to(device)

@@ -291,6 +291,7 @@ class HandOS(nn.Module):
             face_pairs=self.face_pairs,
             anchor=zero,
             drift=drift,
+            hand=self.hand,
         )
 
     def _nothing(self, chosen: Chosen) -> HandOSPrediction:
