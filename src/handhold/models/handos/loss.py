@@ -191,15 +191,19 @@ def smoothness(vertices: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:
 
 
 def hand_prior(vertices: Tensor, right: Tensor, hand: HandModel) -> Tensor:
-    """Mean distance along an axis, metres, of meshes (K, 778, 3) to the hand model of their side
-    (right (K,) bool) fitted to them, which is taken as it is: no gradient goes through the fit.
-    hand: the right one. A mesh that cannot be fitted pulls nowhere."""
+    """Mean distance along an axis, metres, of meshes to `fitted_hands`, which are taken as they
+    are: no gradient goes through the fit."""
+    return (vertices - fitted_hands(vertices, right, hand)).abs().mean()
+
+
+@torch.no_grad()
+def fitted_hands(vertices: Tensor, right: Tensor, hand: HandModel) -> Tensor:
+    """Vertices (K, 778, 3) of the hand model of the side right (K,) bool, fitted to meshes (K, 778,
+    3). hand: the right one. A mesh that cannot be fitted stays as it is."""
     fitter, side = _fitter(hand, str(vertices.device)), right[:, None, None]
-    with torch.no_grad():
-        fitted = fitter(torch.where(side, vertices, mirror_points(vertices))).vertices
-        fitted = torch.where(side, fitted, mirror_points(fitted))
-        fitted = torch.where(fitted.isfinite(), fitted, vertices)
-    return (vertices - fitted).abs().mean()
+    fitted = fitter(torch.where(side, vertices, mirror_points(vertices))).vertices
+    fitted = torch.where(side, fitted, mirror_points(fitted))
+    return torch.where(fitted.isfinite(), fitted, vertices)
 
 
 @lru_cache(maxsize=2)
