@@ -38,9 +38,10 @@ class HandOSLossConfig:
     joints2d, projected: L1 of the 2D joints, in shares of the photo's width and height; oks2d,
     oks_projected: 1 - OKS; vertices, joints, edge: in units of 0.2 m; normal; smooth: of 1 - cosine
     between neighbouring faces' normals; upsampling: of the squared changes of a learned upsampling
-    (half a weight decay of 1e-4). hand_prior (ours): distance of the last layer's vertices, in units
-    of 0.2 m, to the hand model fitted to them (`hand_prior`). reduction2d: "mean" over a hand's joints, or the "sum" over them
-    and x and y, as ED-Pose has it; better in the first stage, the mean in the second.
+    (half a weight decay of 1e-4). hand_prior (ours, not the paper's): distance of the last layer's
+    vertices to the hand model fitted to them (`hand_prior`), in units of 0.2 m.
+    reduction2d: "mean" over a hand's joints, or the "sum" over them and x and y, as ED-Pose has it;
+    better in the first stage, the mean in the second.
     sigmas: OKS's, "constant" (`sigma` for all) or "wholebody". Raises InputError.
     """
 
