@@ -172,7 +172,9 @@ def run(asked: argparse.Namespace, changes: Changes, seed: int) -> dict[str, flo
         kept.append(build_task(config))
         return kept[-1]
 
-    train(config, task, folder)
+    ended = train(config, task, folder)
+    if ended.stopped:  # half a training is no result
+        raise SystemExit(f"{folder}: stopped at step {ended.done} of {ended.total}; run it again")
     network = kept[-1].network.eval()
     found = measure(network, config, kept[-1])
     write_text(told, json.dumps(found, indent=1))
