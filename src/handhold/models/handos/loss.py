@@ -153,7 +153,9 @@ def _mesh_terms(
     terms["edge"] = config.edge * layers * edge_term(flat, wanted, faces, every) / UNIT_M
     terms["smooth"] = config.smooth * layers * smoothness(flat, faces, prediction.face_pairs)
     if config.hand_prior:
-        hand = need("prediction.hand", prediction.hand)
+        hand = prediction.hand
+        if hand is None:
+            raise InputError("HandOS loss: hand_prior needs prediction.hand, found None")
         right = label("right")
         inside_out = need("prediction.volume", prediction.volume)
         right = torch.where(right < 0, inside_out > 0, right > 0.5)
