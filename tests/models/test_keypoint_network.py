@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from tests.models.keypoint_batch import TINIES, TINY, labels_from, tiny_network
@@ -60,6 +62,36 @@ def test_peaks_against_a_plain_search(radius: float) -> None:
             ours = [tuple(map(int, p)) for p in xy[sample][found[sample]].tolist()]
             assert ours == twin[:rounds]
             assert not xy[sample][~found[sample]].any()
+
+
+def test_exported_peaks_are_the_same() -> None:
+    """In OpenVINO, where the highest value and its place are sought apart: ties, a flat map, one
+    with nothing above the threshold, one that the discs use up, infinities."""
+    draw = np.random.default_rng(4)
+    maps = torch.from_numpy(draw.normal(size=(5, 18, 21)).cumsum(1).cumsum(2)).float()
+    maps[0] = maps[0].round()
+    maps[1] = 30.0
+    maps[3] = torch.where(maps[3] > maps[3].quantile(0.97), maps[3], -math.inf)
+    maps[4, 5, 6] = maps[4, 12, 3] = math.inf
+    threshold = torch.tensor([1.0, 20.0, 1e6, -1e6, 0.0])
+
+    class Search(torch.nn.Module):
+        def forward(self, maps: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+            return greedy_peaks(maps, threshold, 5.0, 14)
+
+    traced = torch.export.export(Search(), (maps, threshold))
+    program = torch.onnx.export(traced, dynamo=True, verbose=False, optimize=False)
+    assert program is not None
+    file = io.BytesIO(program.model_proto.SerializeToString())
+    core = openvino.Core()
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    search = core.compile_model(core.read_model(file), "CPU", exact)
+    found = search([maps.numpy(), threshold.numpy()]).values()
+    expected = greedy_peaks(maps, threshold, 5.0, 14)
+    assert expected[1].any(dim=1).tolist() == [True, True, False, True, True]
+    assert not expected[1][3].all()
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs.numpy())
 
 
 def test_a_mask_keeps_its_last_points_last_first() -> None:
@@ -255,6 +287,9 @@ def test_prediction_is_the_last_layer(
     camera = full.features["cameras"][:, -1, None]
     seen = 2 * (camera[..., :1] * full.joints[..., :2] + camera[..., 1:])
     torch.testing.assert_close(full.joints2d, seen)
+    # without labels only the last layer's heads are read
+    for key in ("hand_angles", "shapes", "cameras", "object_sixd", "token_logits"):
+        torch.testing.assert_close(bare.features[key], full.features[key][:, -1:])
     with pytest.raises(InputError, match=r"Batch\.image"):
         network(dataclasses.replace(batch, image=batch.image[..., :32]))
 

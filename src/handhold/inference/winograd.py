@@ -28,9 +28,12 @@ def with_winograd(model: Any) -> int:
     count = 0
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Convolution" and _gains(node):
-            replaced = _written_out(node)
+            behind = [node]
+            while (following := _pointwise(behind[-1])) is not None:
+                behind.append(following)
+            replaced = _written_out(node, behind[1:])
             replaced.set_friendly_name(f"{node.get_friendly_name()}/winograd")
-            for reader in node.output(0).get_target_inputs():
+            for reader in behind[-1].output(0).get_target_inputs():
                 reader.replace_source_output(replaced.output(0))
             count += 1
     return count
@@ -53,8 +56,25 @@ def _gains(node: Any) -> bool:
     )
 
 
-def _written_out(node: Any) -> Any:
-    """(1, C, H, W) -> (1, K, H, W) as matrix products."""
+def _pointwise(node: Any) -> Any | None:
+    """The only reader of a convolution's results, where it is a bias, ReLU or leaky ReLU."""
+    inputs = node.output(0).get_target_inputs()
+    readers = [r for r in (i.get_node() for i in inputs) if r.get_type_name() != "ShapeOf"]
+    if len(readers) != 1:
+        return None
+    kind = readers[0].get_type_name()
+    if kind == "Relu":
+        return readers[0]
+    if kind not in ("Add", "PRelu"):
+        return None
+    number = readers[0].input_value(1)
+    shape = [1, node.output(0).get_shape()[1], 1, 1] if kind == "Add" else [1]
+    fits = number.get_node().get_type_name() == "Constant" and list(number.get_shape()) == shape
+    return readers[0] if fits else None
+
+
+def _written_out(node: Any, behind: Sequence[Any]) -> Any:
+    """(1, C, H, W) -> (1, K, H, W) as matrix products, then the pointwise operations `behind`."""
     from openvino import opset13 as op
 
     def constant(value: Any) -> Any:
@@ -69,19 +89,23 @@ def _written_out(node: Any) -> Any:
     _, channels, height, width = node.input_value(0).get_shape()
     kernels = transformed(node.input_value(1).get_node().data)
     results = kernels.shape[2]
-    (rows_in, rows_out), (columns_in, columns_out) = line_tables(height), line_tables(width)
+    rows, columns = line_table(height), line_table(width)
     down, across = height // TILE, width // TILE
     x = shaped(ordered(node.input_value(0), 0, 2, 3, 1), height, width * channels)
-    x = op.matmul(constant(rows_in), x, False, False)  # (6 down, W C)
+    x = op.matmul(constant(rows), x, False, False)  # (6 down, W C)
     x = shaped(x, NUMBERS * down, width, channels)
-    x = op.matmul(constant(columns_in), x, False, False)  # (6 down, 6 across, C)
+    x = op.matmul(constant(columns), x, False, False)  # (6 down, 6 across, C)
     x = ordered(shaped(x, NUMBERS, down, NUMBERS, across, channels), 0, 2, 1, 3, 4)
     x = shaped(x, NUMBERS**2, down * across, channels)
     x = op.matmul(x, constant(kernels), False, False)  # (36, tiles, K)
-    x = ordered(shaped(x, NUMBERS, NUMBERS, down, across, results), 0, 2, 1, 3, 4)
-    x = shaped(x, NUMBERS * down, NUMBERS * across * results)
-    x = shaped(op.matmul(constant(rows_out), x, False, False), height, NUMBERS * across, results)
-    x = op.matmul(constant(columns_out), x, False, False)  # (H, W, K)
+    scatter = constant(filtering()[0])
+    x = op.matmul(scatter, shaped(x, NUMBERS, -1), False, False)
+    x = op.matmul(scatter, shaped(x, TILE, NUMBERS, -1), False, False)
+    x = shaped(x, TILE**2, down * across, results)
+    for step in behind:  # here they run through memory in order
+        numbers = [constant(i.get_node().data.reshape(-1)) for i in step.input_values()[1:]]
+        x = getattr(op, step.get_type_name().lower())(x, *numbers)
+    x = ordered(shaped(x, TILE, TILE, down, across, results), 2, 0, 3, 1, 4)
     return ordered(shaped(x, 1, height, width, results), 0, 3, 1, 2)
 
 
@@ -114,14 +138,12 @@ def _polynomial(roots: Sequence[float]) -> NDArray[np.float64]:
     return np.polynomial.polynomial.polyfromroots(roots).astype(np.float64)
 
 
-def line_tables(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For a line of `size` values, a multiple of 4: (6 size / 4, size), from values to the
-    six numbers of every tile, number first; (size, 6 size / 4), from products to values.
-    """
-    scatter, _, spread = filtering()
+def line_table(size: int) -> NDArray[np.float64]:
+    """(6 size / 4, size): from a line of `size` values, a multiple of 4, to the six numbers of
+    every tile, number first."""
+    _, _, spread = filtering()
     tiles = size // TILE
-    into, out = np.zeros((NUMBERS, tiles, size + 2)), np.zeros((size, NUMBERS, tiles))
+    table = np.zeros((NUMBERS, tiles, size + 2))
     for tile in range(tiles):
-        into[:, tile, TILE * tile : TILE * tile + NUMBERS] = spread
-        out[TILE * tile : TILE * (tile + 1), :, tile] = scatter
-    return into[..., 1:-1].reshape(-1, size), out.reshape(size, -1)
+        table[:, tile, TILE * tile : TILE * tile + NUMBERS] = spread
+    return table[..., 1:-1].reshape(-1, size)

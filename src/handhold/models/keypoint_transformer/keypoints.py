@@ -47,7 +47,7 @@ def greedy_peaks(
     places: list[Tensor] = []
     values: list[Tensor] = []
     for _ in itertools.count() if rounds is None else range(rounds):
-        value, place = flat.max(dim=1, keepdim=True)
+        value, place = _highest(flat)
         if rounds is None and not bool((value > threshold[:, None]).any()):
             break
         places.append(place)
@@ -61,6 +61,16 @@ def greedy_peaks(
     x, y = place % across - margin, place // across - margin
     xy = torch.stack((x, y), dim=-1).to(maps.dtype)
     return torch.where(found[..., None], xy, 0.0), found
+
+
+def _highest(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest values (N, 1) of (N, P), and the first places that have them."""
+    if not torch.compiler.is_compiling():
+        return flat.max(dim=1, keepdim=True)
+    # exported: engines find a value far faster than its place
+    value = flat.amax(dim=1, keepdim=True)
+    place = torch.arange(flat.shape[1], device=flat.device)
+    return value, torch.where(flat == value, place, flat.shape[1]).amin(dim=1, keepdim=True)
 
 
 def predicted_slots(

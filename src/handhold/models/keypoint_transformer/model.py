@@ -287,13 +287,14 @@ class KeypointTransformer(nn.Module):
         Raises InputError for images of another size and missing labels.
 
         In the prediction: joints2d by the weak-perspective camera; features for the loss and the
-        processor, L decoder layers, the last of which counts: heatmap, object_map (B, M, M), 0 to
-        255; tokens_xy (B, N, 2) map pixels, tokens_found (B, N), tokens_label (B, N), token_logits
-        (B, encoder layers, N, classes); hand_angles (B, L, 16 or 32, 3) or hand_vectors (B, L, 20
-        or 40, 3); shapes (B, L, 10), cameras (B, L, 3), between (B, L, 3), object_sixd (B, L, 6),
-        object_translations (B, L, 3), object_corners2d (B, L, 8, 2) map pixels, hand_type_logits
-        (B, 2); layer_joints (B, L or 1, 21, 3), of all layers where the batch has a pose;
-        object_rotation (B, 3, 3) and object_translation (B, 3) of the last layer.
+        processor, L decoder layers, the last of which counts (L = 1 in evaluation where the batch
+        has no pose and nothing is captured; token_logits likewise): heatmap, object_map (B, M, M),
+        0 to 255; tokens_xy (B, N, 2) map pixels, tokens_found (B, N), tokens_label (B, N),
+        token_logits (B, encoder layers, N, classes); hand_angles (B, L, 16 or 32, 3) or
+        hand_vectors (B, L, 20 or 40, 3); shapes (B, L, 10), cameras (B, L, 3), between (B, L, 3),
+        object_sixd (B, L, 6), object_translations (B, L, 3), object_corners2d (B, L, 8, 2) map
+        pixels, hand_type_logits (B, 2); layer_joints (B, L or 1, 21, 3), of all layers where the
+        batch has a pose; object_rotation (B, 3, 3) and object_translation (B, 3) of the last layer.
         """
         size = self.config.input_size
         if tuple(batch.image.shape[1:]) != (3, size, size):
@@ -320,9 +321,12 @@ class KeypointTransformer(nn.Module):
             padding=padding,
             need_weights=capture is not None,
         )
-        heads = self._heads(read)
+        # the loss reads all layers, everybody else the last
+        every = self.training or batch.pose is not None or capture is not None
+        layers = slice(None) if every else slice(-1, None)
+        heads = self._heads(read[:, layers])
         heads |= {
-            "token_logits": self.token_class(encoded),
+            "token_logits": self.token_class(encoded[:, layers]),
             "hand_type_logits": self.hand_type(maps[32].mean((2, 3))),
             "tokens_xy": tokens["xy"],
             "tokens_found": tokens["found"],
@@ -399,7 +403,6 @@ class KeypointTransformer(nn.Module):
         return torch.nan_to_num(sixd_to_matrix(sixd))
 
     def _prediction(self, batch: Batch, heads: dict[str, Tensor]) -> Prediction:
-        # the loss reads all layers, everybody else the last
         layers = slice(None) if batch.pose is not None else slice(-1, None)
         vertices = rotations = betas = None
         if self.config.output == "angles":

@@ -40,14 +40,17 @@ class MapAttention(nn.Module):
             self._tokens(self.value(source)),
         )  # (B, heads, N, dim / heads)
         attended = attended.transpose(1, 2).flatten(2)  # (B, N, dim)
-        tokens = query.flatten(2).transpose(1, 2) + attended
+        tokens = query.permute(0, 2, 3, 1).flatten(1, 2) + attended  # channels last, as above
+
+        def as_map(tokens: Tensor) -> Tensor:
+            return tokens.unflatten(1, query.shape[-2:]).permute(0, 3, 1, 2)
+
         hidden = F.gelu(self.mlp_in(self.norm(tokens)))
-        if read is not None and torch.compiler.is_compiling():
-            last = self.mlp_out
-            tokens = tokens[..., :read] + F.linear(hidden, last.weight[:read], last.bias[:read])
-        else:
-            tokens = tokens + self.mlp_out(hidden)
-        return tokens.transpose(1, 2).unflatten(2, query.shape[-2:])
+        last = self.mlp_out
+        if torch.compiler.is_compiling():  # exported: engines are faster at a 1x1 convolution
+            x = F.conv2d(as_map(hidden), last.weight[:read, :, None, None], last.bias[:read])
+            return as_map(tokens[..., :read]) + x
+        return as_map(tokens + last(hidden))
 
 
 def head_tokens(x: Tensor, heads: int) -> Tensor:

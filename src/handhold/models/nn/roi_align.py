@@ -33,6 +33,8 @@ def roi_align(
     columns = sampling_matrix(scaled[:, 0], scaled[:, 2], size, width, sampling_ratio)
     rows = sampling_matrix(scaled[:, 1], scaled[:, 3], size, height, sampling_ratio)
     columns, rows = columns.to(features.dtype), rows.to(features.dtype)
+    if torch.compiler.is_compiling():
+        return _channels_last(rows, features, columns)
     return torch.matmul(torch.matmul(rows[:, None], features), columns.transpose(1, 2)[:, None])
 
 
@@ -59,13 +61,20 @@ def smoothed_roi_align(
         found = sampling_matrix(low, high, size, pixels, sampling_ratio)
         matrices.append(found.to(features.dtype))
     columns, rows = matrices
-    x = _shifted(rows) @ features.permute(0, 2, 3, 1).flatten(2)  # (B, 3 size, W C)
-    x = _shifted(columns)[:, None] @ x.unflatten(2, (width, -1))  # (B, 3 size, 3 size, C)
-    x = F.conv2d(x.permute(0, 3, 1, 2), smooth.weight, stride=3)
+    x = _channels_last(_shifted(rows), features, _shifted(columns))  # (B, C, 3 size, 3 size)
+    x = F.conv2d(x, smooth.weight, stride=3)
     if smooth.bias is None:
         return x
     covered = rows.sum(2)[:, :, None] * columns.sum(2)[:, None]  # outside the map nothing is read
     return x + smooth.bias[:, None, None] * covered[:, None]
+
+
+def _channels_last(rows: Tensor, features: Tensor, columns: Tensor) -> Tensor:
+    """rows (B, R, H) @ features (B, C, H, W) @ columns (B, S, W) transposed -> (B, C, R, S), with
+    the channels last in memory, as engines want them."""
+    x = rows @ features.permute(0, 2, 3, 1).flatten(2)  # (B, R, W C)
+    x = columns[:, None] @ x.unflatten(2, (features.shape[-1], -1))  # (B, R, S, C)
+    return x.permute(0, 3, 1, 2)
 
 
 def _shifted(matrix: Tensor) -> Tensor:
