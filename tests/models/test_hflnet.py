@@ -56,17 +56,23 @@ def _attention_twin(block: MapAttention, query: Tensor, source: Tensor) -> np.nd
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.003])  # small tokens: the norm's epsilon counts
-def test_attention_against_its_formula(scale: float) -> None:
+def test_attention_against_its_formula(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     block = MapAttention(12, 3)
     with torch.no_grad():
         for layer in (block.query, block.key, block.value):
             layer.weight.mul_(3)
             layer.bias.mul_(scale)
-    query, source = scale * torch.randn(1, 12, 4, 4), scale * torch.randn(1, 12, 3, 5)
+    query, source = scale * torch.randn(1, 12, 4, 6), scale * torch.randn(1, 12, 3, 5)
+    expected = _attention_twin(block, query, source)
     with torch.no_grad():
         found = block(query, source)[0].flatten(1).T.numpy()
-    np.testing.assert_allclose(found, _attention_twin(block, query, source), atol=2e-6)
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+        # as an exported graph has it
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        for read in (None, 5):
+            found = block(query, source, read)[0].flatten(1).T.numpy()
+            np.testing.assert_allclose(found, expected[:, :read], atol=2e-6)
 
 
 def test_intersection_needs_both_axes() -> None:
