@@ -130,7 +130,7 @@ class Knowing(torch.nn.Module):
         self.hands, self.faces, self.detector = hands, faces, None
         self.regressor = torch.from_numpy(joint_regressor(HandModel.free("right"))).float()
 
-    def forward(self, batch: PhotoBatch) -> HandOSPrediction:
+    def forward(self, batch: PhotoBatch, thin: Any = None) -> HandOSPrediction:
         count, zero = len(self.hands), torch.zeros(())
         affine, size = batch.affine[0].double().numpy(), batch.valid_size[0].double().numpy()
 
@@ -296,8 +296,8 @@ def test_bad_choices_are_named(whole: LoadedPhotoModel) -> None:
         Estimator(whole, objects=NAME)
     with pytest.raises(InputError, match="tells them itself"):
         Estimator("unihope-small", objects="none")
-    with pytest.raises(InputError, match="eager"):
-        Estimator(whole, objects="none", engine="onnx")
+    with pytest.raises(InputError, match="whole photos expect one of eager, best, folded, onnx"):
+        Estimator(whole, objects="none", engine="openvino")
     with pytest.raises(InputError, match="weights"):
         Estimator(whole, weights="a.safetensors")
 

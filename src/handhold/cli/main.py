@@ -28,6 +28,7 @@ VERBS = {
     "fid": "how far made pictures are from real ones (FID)",
     "submit": "write the file that the evaluation server of HO3D or FreiHAND takes",
     "models": "list the methods and their sizes",
+    "export": "one file, from photo to hands, for ONNX Runtime",
     "weights": "import the original authors' checkpoints (`handhold weights import`)",
     "doctor": "say what is installed, what is missing and what this machine can do",
 }

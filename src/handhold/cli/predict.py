@@ -36,7 +36,7 @@ class Predict:
     """Weights file of the hand detector, default, or none (then --boxes with sides are needed)."""
     objects_by: str = "default"
     """For methods that see whole photos (handos-...): the method that tells grasp and object of the
-    hands found, default (unihope-small), or none. --detector and --engine are then its."""
+    hands found, default (unihope-small), or none. --detector is then its."""
     mano: Path | None = None
     """Folder with MANO's files, for the real hand model instead of the free hand."""
     format: str = "all"
@@ -53,7 +53,8 @@ class Predict:
     """Photos run together."""
     engine: str = "eager"
     """What runs the network: eager (PyTorch as it is), best, folded, compile, onnx or openvino. All
-    but the first take longer for the first photo and less for all others."""
+    but the first take longer for the first photo and less for all others. Methods that see whole
+    photos know neither compile nor openvino."""
 
 
 def collect(photos: Sequence[Path]) -> list[Path]:

@@ -103,7 +103,7 @@ class ExportedNetwork:
                 f"engine {engine}: needs {' and '.join(packages)}: pip install 'handhold[{extra}]'"
             )
         self._network = network
-        self._load = _openvino if engine == "openvino" else _onnxruntime
+        self._load = _openvino if engine == "openvino" else in_onnxruntime
         self._threads = torch.get_num_threads() if threads is None else threads
         self._made: dict[tuple[str, ...], tuple[Runner, list[str]]] = {}
 
@@ -118,7 +118,8 @@ class ExportedNetwork:
         return restored({k: torch.from_numpy(v) for k, v in zip(results, found, strict=True)})
 
 
-def _onnxruntime(file: bytes, threads: int) -> Runner:
+def in_onnxruntime(file: bytes, threads: int) -> Runner:
+    """What runs an ONNX file: arrays by name in, the list of results out."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -179,7 +180,7 @@ def export(network: nn.Module, batch: Batch) -> tuple[bytes, list[str]]:
     results: list[str] = []
     flat = _Flat(folded, type(batch), list(example), results.append).eval()
     free = tuple({0: torch.export.Dim("hands", min=1, max=4096)} for _ in example)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         traced = torch.export.export(flat, tuple(example.values()), dynamic_shapes=(free,))
         program = torch.onnx.export(
             traced,
@@ -238,7 +239,7 @@ class _Flat(nn.Module):
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
     """Without the exporter's remarks about packages that nothing here needs."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -13,13 +13,14 @@ from handhold.errors import InputError
 from handhold.geometry.boxes import area
 from handhold.inference.given_boxes import GivenBox, check_inside
 from handhold.inference.images import Photo
+from handhold.inference.photo_engine import photo_engine
 from handhold.models.handos.detectors import GivenBoxes
+from handhold.models.handos.graph import MIN_SIDE
 from handhold.scene import Camera, Scene
 
 if TYPE_CHECKING:
     from handhold.models.photo_registry import LoadedPhotoModel
 
-MIN_SIDE = 8  # pixels: in smaller photos no hand could be told
 Given = Sequence[list[GivenBox] | None]
 Road = Callable[[Sequence[Photo], Sequence[Camera], Given], list[Scene]]
 
@@ -92,7 +93,7 @@ class WholePhotos:
         for row, boxes in zip(batch.given_scores, given, strict=True):
             row[: len(boxes)] = torch.tensor([one.score for one in boxes])
         with torch.inference_mode():
-            found = self.network(batch.to(self.device))
+            found = self.run(batch.to(self.device), cameras)
         names = [photo.name for photo in photos]
         return processor.decode(found, batch, cameras, names=names, model=self.model.name)
 

@@ -32,9 +32,10 @@ def project(points: Tensor, intrinsics: Tensor) -> Tensor:
 def directions(pixels: Tensor, intrinsics: Tensor) -> Tensor:
     """x / z and y / z (K, n, 2) of the rays through pixels (K, n, 2)."""
     matrix = intrinsics[:, None]
-    du, dv = (pixels - matrix[..., :2, 2]).unbind(-1)
+    off = (pixels - matrix[..., :2, 2])[..., None, :]
     a, b, c, d = (matrix[..., i, j] for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)))
-    return torch.stack((d * du - b * dv, a * dv - c * du), dim=-1) / (a * d - b * c)[..., None]
+    adjugate = torch.stack((torch.stack((d, -b), -1), torch.stack((-c, a), -1)), -2)
+    return (adjugate * off).sum(3) / (a * d - b * c)[..., None]
 
 
 def translations(
@@ -47,7 +48,7 @@ def translations(
     centre at a plausible depth whatever the camera. boxes (K, 4) in 0..1 of the valid area.
     """
     centre = to_pixels(boxes[:, None, :2], valid_size)
-    side = (boxes[:, 2:] * valid_size).amax(-1)[:, None, None].clamp(min=1.0)
+    side = (boxes[:, 2:] * valid_size).amax(1)[:, None, None].clamp(min=1.0)
     focal = intrinsics[:, 0, 0] * intrinsics[:, 1, 1] - intrinsics[:, 0, 1] * intrinsics[:, 1, 0]
     focal = focal.clamp(min=1e-6).sqrt()[:, None, None]
     depth = focal * hand_width_m / side * raw[..., :1].clamp(-4, 4).exp()

@@ -85,7 +85,13 @@ class Lifting(nn.Module):
         """The mixtures alone; boxes are held within [1e-4, 1 - 1e-4]. Those of boxes are no matrix
         product, which mixed precision would round to a few hundred places."""
         mixed = (self.matrix[:, :, None] * boxes[:, None]).sum(dim=2)
-        return self.matrix @ tokens, mixed.clamp(1e-4, 1 - 1e-4)
+        return for_each(self.matrix, tokens) @ tokens, mixed.clamp(1e-4, 1 - 1e-4)
+
+
+def for_each(matrix: Tensor, values: Tensor) -> Tensor:
+    """The matrix (n, m) for every row of values (K, ..., m, C), to be multiplied from the left: as
+    broadcasting does, but also in exported graphs, where none of K = 0 rows would be an error."""
+    return matrix.expand(*values.shape[:-2], *matrix.shape)
 
 
 def nearest_weights(points: NDArray[np.floating], chosen: NDArray[np.integer]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from handhold.geometry.farthest import farthest_points
 from handhold.hand.model import HandModel
-from handhold.models.handos.lifting import nearest_weights
+from handhold.models.handos.lifting import for_each, nearest_weights
 
 
 class CoarseMesh(nn.Module):
@@ -56,8 +56,9 @@ class CoarseMesh(nn.Module):
         if self.full:
             return head(tokens)
         if self.on_features:
-            return head(self.matrix @ tokens + self.embedding)
-        return self.matrix @ head(tokens)
+            return head(for_each(self.matrix, tokens) @ tokens + self.embedding)
+        coarse = head(tokens)
+        return for_each(self.matrix, coarse) @ coarse
 
     def drift(self) -> Tensor:
         """Sum of the squared changes of the matrix since its beginning."""

@@ -6,6 +6,8 @@ vertices and a translation -> interactive layers -> heads. Section numbers are t
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +23,13 @@ from handhold.models.handos.config import HandOSConfig
 from handhold.models.handos.decoder import DecoderLayer, Memory, PositionCode
 from handhold.models.handos.detectors import DetectorOutput, FrozenDetector, GivenBoxes
 from handhold.models.handos.filtering import simota, suppress
-from handhold.models.handos.lifting import JointExpansion, Lifting, lifting_matrix, offset_head
+from handhold.models.handos.lifting import (
+    JointExpansion,
+    Lifting,
+    for_each,
+    lifting_matrix,
+    offset_head,
+)
 from handhold.models.handos.mesh import CoarseMesh, face_pairs
 from handhold.models.handos.positions import logit
 from handhold.models.handos.side_tuning import SideTuning
@@ -40,6 +48,10 @@ class Chosen:
     scores: Tensor
     boxes: Tensor
     queries: Tensor
+
+    def take(self, rows: Tensor) -> Chosen:
+        """Those of the rows (n,)."""
+        return Chosen(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
 
 class HandOS(nn.Module):
@@ -117,11 +129,15 @@ class HandOS(nn.Module):
 
     # -------------------------------------------------------------------------------- the road
 
-    def forward(self, batch: PhotoBatch) -> HandOSPrediction:
-        """Photos to hands."""
+    def forward(
+        self, batch: PhotoBatch, thin: Callable[[Chosen], Tensor] | None = None
+    ) -> HandOSPrediction:
+        """Photos to hands. thin: in use, which (rows) of the hands found are worth a mesh."""
         found = self.detect(batch)
         learning = self.training and batch.boxes is not None
         chosen = self.assign(found, batch) if learning else self.select(found)
+        if thin is not None and not learning:
+            chosen = chosen.take(thin(chosen))
         if not len(chosen.image):
             return self._nothing(chosen)
         return self.decode(self.memory(found), chosen, batch.valid_size, batch.intrinsics)
@@ -270,7 +286,7 @@ class HandOS(nn.Module):
         """vertices (K, m, 778, 3), raw (K, m, 3), the rest (K, ...): of each hand's photo."""
         fields = vars(found) | {
             "vertices": vertices,
-            "joints": self.regressor @ vertices,
+            "joints": for_each(self.regressor, vertices) @ vertices,
             "translation": raw
             if self.config.translation == "direct"
             else translations(raw, found.boxes, valid_size, intrinsics, self.config.hand_width_m),

@@ -23,6 +23,7 @@ from handhold.models.detector.processor import grow_box, joint_box, letterbox, r
 from handhold.models.handos.batch import HandOSPrediction, PhotoBatch
 from handhold.models.handos.camera import to_pixels
 from handhold.models.handos.labels import HandLabels, label_hand
+from handhold.models.handos.model import Chosen
 from handhold.scene import Camera, FloatArray, Hand, Sample, Scene
 
 
@@ -267,7 +268,10 @@ class HandOSProcessor:
         scenes = []
         for number, camera in enumerate(cameras):
             mine = [hands[k] for k in (prediction.image == number).nonzero()[:, 0].tolist()]
-            kept = _distinct(mine, self.config.overlap)
+            order = _distinct(
+                [hand.box for hand in mine], [hand.score for hand in mine], self.config.overlap
+            )
+            kept = [mine[place] for place in order]
             name = names[number] if names is not None else ""
             scenes.append(
                 Scene(
@@ -279,6 +283,20 @@ class HandOSProcessor:
                 )
             )
         return scenes
+
+    def thin(self, chosen: Chosen, batch: PhotoBatch, cameras: Sequence[Camera]) -> Tensor:
+        """Rows of the hands found that `decode` would keep (`overlap`): the others need no mesh."""
+        boxes, scores = chosen.boxes.cpu(), chosen.scores.cpu().tolist()
+        sizes = dataclasses.replace(
+            batch, valid_size=batch.valid_size.cpu(), affine=batch.affine.cpu()
+        )
+        kept: list[int] = []
+        for image, camera in enumerate(cameras):
+            mine = (chosen.image.cpu() == image).nonzero()[:, 0].tolist()
+            tight = [self._tight(boxes[row], sizes, image, camera) for row in mine]
+            found = _distinct(tight, [scores[row] for row in mine], self.config.overlap)
+            kept += [mine[place] for place in sorted(found)]
+        return torch.tensor(kept, dtype=torch.long, device=chosen.image.device)
 
     def _hands(
         self, prediction: HandOSPrediction, batch: PhotoBatch, cameras: Sequence[Camera]
@@ -296,11 +314,6 @@ class HandOSProcessor:
         for k, image in enumerate(prediction.image.tolist()):
             camera, shift = cameras[image], moved[k].double().numpy()
             back = np.linalg.inv(batch.affine[image].double().numpy())
-            box = prediction.boxes[k].double().numpy()
-            size = batch.valid_size[image].double().numpy()
-            half = box[2:] / 2
-            outline = np.concatenate([box[:2] - half, box[:2] + half]) * np.tile(size, 2) - 0.5
-            tight = grow_box(transform(outline, back), 1 / self.config.box_growth)
             fields: dict[str, Any] = {
                 "vertices": vertices[k].double().numpy() + shift,
                 "joints": joints[k].double().numpy() + shift,
@@ -318,13 +331,23 @@ class HandOSProcessor:
             hands.append(
                 Hand(
                     side="right" if bool(right[k]) else "left",
-                    box=clip(tight, camera.width - 1, camera.height - 1),
+                    box=self._tight(prediction.boxes[k], batch, image, camera),
                     score=float(prediction.scores[k]),
                     joints2d=joints2d,
                     **fields,
                 )
             )
         return hands
+
+    def _tight(self, box: Tensor, batch: PhotoBatch, image: int, camera: Camera) -> FloatArray:
+        """A box (4,) of the detector -> around the joints, pixels of the photo, within it."""
+        told = box.double().numpy()
+        size = batch.valid_size[image].double().numpy()
+        half = told[2:] / 2
+        outline = np.concatenate([told[:2] - half, told[:2] + half]) * np.tile(size, 2) - 0.5
+        back = np.linalg.inv(batch.affine[image].double().numpy())
+        tight = grow_box(transform(outline, back), 1 / self.config.box_growth)
+        return clip(tight, camera.width - 1, camera.height - 1)
 
     def _fit(self, vertices: Tensor, right: Tensor) -> Any:
         """Pose and shape of the hand model for meshes (K, 778, 3), left ones by their mirror
@@ -361,11 +384,13 @@ def _shares(boxes: FloatArray, pixels: NDArray[np.uint8]) -> FloatArray:
     return np.concatenate([centre, (high - low) / size], axis=-1)
 
 
-def _distinct(hands: Sequence[Hand], overlap: float) -> list[Hand]:
-    """Best first, without those whose box overlaps a better one's by more than `overlap`."""
-    kept: list[Hand] = []
-    for hand in sorted(hands, key=lambda hand: -hand.score):
-        boxes = [other.box for other in kept if other.box is not None]
-        if hand.box is None or all(float(iou(hand.box, box)) <= overlap for box in boxes):
-            kept.append(hand)
+def _distinct(
+    boxes: Sequence[FloatArray | None], scores: Sequence[float], overlap: float
+) -> list[int]:
+    """Which of them, best first, without those that overlap a better one by more than `overlap`."""
+    kept: list[int] = []
+    for place in sorted(range(len(boxes)), key=lambda place: -scores[place]):
+        box, better = boxes[place], [boxes[other] for other in kept]
+        if box is None or all(float(iou(box, x)) <= overlap for x in better if x is not None):
+            kept.append(place)
     return kept

@@ -1,4 +1,8 @@
-"""Left or right from the mesh alone: the sign of the volume that its surface encloses."""
+"""Left or right from the mesh alone: the sign of the volume that its surface encloses.
+
+Axes are counted from the front: along axes counted from the end, ONNX Runtime leaves tensors of no
+hands as they are instead of summing them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from torch import Tensor
 
 def _corners(vertices: Tensor, faces: Tensor) -> Tensor:
     """(..., F, 3 corners, 3), about the mean of the vertices."""
-    centred = vertices - vertices.mean(-2, keepdim=True)
+    centred = vertices - vertices.mean(vertices.ndim - 2, keepdim=True)
     return centred.index_select(-2, faces.flatten()).unflatten(-2, tuple(faces.shape))
 
 
@@ -19,13 +23,15 @@ def signed_volume(vertices: Tensor, faces: Tensor) -> Tensor:
     turned or moved, and a small hole such as MANO's wrist does not matter.
     """
     a, b, c = _corners(vertices, faces).unbind(-2)
-    return (a * b.cross(c, dim=-1)).sum(-1).sum(-1) / 6
+    faces_axis = vertices.ndim - 2
+    return (a * b.cross(c, dim=-1)).sum(faces_axis + 1).sum(faces_axis) / 6
 
 
 def surface_area(vertices: Tensor, faces: Tensor) -> Tensor:
     """Area (...) in m^2."""
     a, b, c = _corners(vertices, faces).unbind(-2)
-    return (b - a).cross(c - a, dim=-1).norm(dim=-1).sum(-1) / 2
+    faces_axis = vertices.ndim - 2
+    return (b - a).cross(c - a, dim=-1).norm(dim=faces_axis + 1).sum(faces_axis) / 2
 
 
 def normalised_volume(vertices: Tensor, faces: Tensor) -> Tensor:

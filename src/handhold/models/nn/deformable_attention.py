@@ -69,7 +69,7 @@ class DeformableAttention(nn.Module):
     def weights(self, query: Tensor) -> Tensor:
         """(N, Q, heads, levels, points): sums to one over levels and points together."""
         shape = (*query.shape[:2], self.heads, self.levels, self.points)
-        logits = self.attention(query).reshape(*query.shape[:2], self.heads, -1)
+        logits = self.attention(query).unflatten(2, (self.heads, -1))
         return logits.softmax(dim=-1).reshape(shape)
 
     def forward(
@@ -92,12 +92,12 @@ class DeformableAttention(nn.Module):
         _check(values, shapes, self.levels)
         if image is not None:
             if values.shape[0] == 1:  # all sets look at one image: nothing has to be copied
-                query, boxes = query.reshape(1, -1, query.shape[-1]), boxes.reshape(1, -1, 4)
+                query, boxes = query.flatten(0, 1)[None], boxes.flatten(0, 1)[None]
             else:
                 values = values[image]
                 valid_ratios = None if valid_ratios is None else valid_ratios[image]
         sampled = self._sample(query, boxes, values, shapes, valid_ratios)
-        return self.output(sampled).reshape(sets, queries, -1)
+        return self.output(sampled).reshape(sets, queries, self.output.out_features)
 
     def _sample(
         self,
@@ -110,12 +110,13 @@ class DeformableAttention(nn.Module):
         n, q = query.shape[:2]
         dim = values.shape[-1]
         # (n, q, heads, levels * points, 2): steps of half a box size divided by the points
-        offsets = self.offsets(query).reshape(n, q, self.heads, -1, 2)
+        each = self.levels * self.points  # told, as without queries it could not be found
+        offsets = self.offsets(query).reshape(n, q, self.heads, each, 2)
         centre, size = boxes[:, :, None, None, :2], boxes[:, :, None, None, 2:]
         places = centre + offsets * size * (0.5 / self.points)
-        places = places.transpose(1, 2).reshape(n * self.heads, q, -1, 2)
-        attention = self.attention(query).reshape(n, q, self.heads, -1).softmax(dim=-1)
-        attention = attention.transpose(1, 2).reshape(n * self.heads, 1, q, -1)
+        places = places.transpose(1, 2).reshape(n * self.heads, q, each, 2)
+        attention = self.attention(query).reshape(n, q, self.heads, each).softmax(dim=-1)
+        attention = attention.transpose(1, 2).reshape(n * self.heads, 1, q, each)
         taken: list[Tensor] = []
         for level, (part, (height, width)) in enumerate(
             zip(values.split([h * w for h, w in shapes], dim=1), shapes, strict=True)
@@ -131,7 +132,7 @@ class DeformableAttention(nn.Module):
                     picture, 2 * grid - 1, padding_mode="zeros", align_corners=False
                 )
             )
-        mixed = (torch.cat(taken, dim=-1) * attention).sum(dim=-1)  # (n * heads, channels, q)
+        mixed = (torch.cat(taken, dim=-1) * attention).sum(dim=3)  # (n * heads, channels, q)
         return mixed.reshape(n, dim, q).transpose(1, 2)
 
 
