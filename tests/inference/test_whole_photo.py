@@ -64,8 +64,9 @@ def whole() -> LoadedPhotoModel:
     return made()
 
 
-def on_boxes() -> LoadedPhotoModel:
-    return made(detector="boxes", detector_options={"width": 16}, score_threshold=0.1)
+def on_boxes(**changes: Any) -> LoadedPhotoModel:
+    told = {"detector": "boxes", "detector_options": {"width": 16}, "score_threshold": 0.1}
+    return made(**(told | changes))
 
 
 def same(one: Scene, other: Scene) -> None:
@@ -302,7 +303,53 @@ def test_bad_choices_are_named(whole: LoadedPhotoModel) -> None:
         Estimator(whole, weights="a.safetensors")
 
 
+@pytest.mark.parametrize("hands", [0, 1, 2, 10])
+def test_every_given_hand_is_there_once(hands: int) -> None:
+    """Also two that cross and those that the border cuts off."""
+    image = np.random.default_rng(5).integers(0, 256, (240, 320, 3), np.uint8)
+    boxes = np.array([[30.0 * i, 10 + 20 * i, 30 * i + 50, 60 + 20 * i] for i in range(10)])
+    boxes[1] = boxes[0] + 18  # crossing
+    boxes[9] = [290, 200, 340, 260]  # beyond two borders
+    boxes = boxes[[0, 1, 9, *range(2, 9)]][:hands]
+    scene = Estimator(on_boxes(max_hands=12), objects="none")(image, boxes=list(boxes))
+    found = [hand.box for hand in scene.hands]
+    assert len(found) == hands
+    wanted = np.clip(boxes, 0, [319, 239, 319, 239])
+    for box in found:
+        assert np.abs(wanted - box).max(axis=1).min() < 0.05
+    assert all(np.isfinite(np.asarray(hand.vertices)).all() for hand in scene.hands)
+
+
 # -------------------------------------------------------------------------------- command line
+
+
+def test_photos_of_every_kind(whole: LoadedPhotoModel, tmp_path: Path, hand: HandModel) -> None:
+    """Grey, half transparent, 16 bits, 12 megapixels, a narrow one, a single pixel: none fails."""
+    weights, folder = tmp_path / "a.safetensors", tmp_path / "in"
+    folder.mkdir()
+    save_weights(weights, whole.network, model=NAME)
+    image = photo(hand, 0, width=160, height=120).image
+    alpha = np.linspace(0, 255, image[..., 0].size).reshape(image.shape[:2]).astype(np.uint8)
+    pictures = {
+        "grey.png": image[..., 0],
+        "transparent.png": np.dstack([image, alpha]),
+        "deep.png": image[..., 0].astype(np.uint16) * 257,
+        "large.jpg": np.kron(image[..., :1], np.ones((25, 25, 1), np.uint8)),
+        "narrow.png": image[:3],
+        "pixel.png": image[:1, :1],
+    }
+    for name, picture in pictures.items():
+        cv2.imwrite(str(folder / name), picture)
+    words = ["predict", str(folder), "--model", NAME, "--weights", str(weights)]
+    out = tmp_path / "out"
+    assert main([*words, "--objects-by", "none", "--format", "json", "--out", str(out)]) == 0
+    scenes = {name: read_scene(out / f"{Path(name).stem}.json") for name in pictures}
+    assert (scenes["large.jpg"].camera.width, scenes["large.jpg"].camera.height) == (4000, 3000)
+    small = ("narrow.png", "pixel.png")
+    assert all((len(scene.hands) == 0) == (name in small) for name, scene in scenes.items())
+    deep, grey = scenes["deep.png"].hands, scenes["grey.png"].hands
+    for one, other in zip(deep, grey, strict=True):  # the same picture
+        np.testing.assert_allclose(np.asarray(one.joints), np.asarray(other.joints), atol=1e-5)
 
 
 def test_predict_and_eval(

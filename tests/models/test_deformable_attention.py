@@ -56,11 +56,12 @@ def _by_loops(block, query, boxes, values, ratios) -> Tensor:
     return block.output(out.reshape(n, q, 8))
 
 
-def test_equals_loops_with_padding(block) -> None:
+@pytest.mark.parametrize("learning", [False, True])  # two ways to take the same sum
+def test_equals_loops_with_padding(block, learning: bool) -> None:
     query, boxes = torch.randn(2, 3, 8), torch.rand(2, 3, 4)
     memory, valid = torch.randn(2, TOKENS, 6), torch.rand(2, TOKENS) > 0.3
     ratios = torch.rand(2, 2, 2) * 0.5 + 0.5
-    with torch.no_grad():
+    with torch.set_grad_enabled(learning):
         values = block.project(memory, valid)
         ours = block(query, boxes, values, SHAPES, ratios)
         theirs = _by_loops(block, query, boxes, values, ratios)
@@ -68,6 +69,16 @@ def test_equals_loops_with_padding(block) -> None:
         same = block(query, boxes, block.project(changed, valid), SHAPES, ratios)
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert torch.equal(ours, same)  # padding is never seen
+    assert ours.requires_grad == learning
+
+
+def test_no_queries(block) -> None:
+    values = block.project(torch.randn(1, TOKENS, 6))
+    image = torch.zeros(0, dtype=torch.long)
+    for learning in (False, True):
+        with torch.set_grad_enabled(learning):
+            found = block(torch.zeros(0, 3, 8), torch.zeros(0, 3, 4), values, SHAPES, image=image)
+        assert found.shape == (0, 3, 8)
 
 
 @pytest.mark.parametrize("images", [1, 2])

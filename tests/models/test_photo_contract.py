@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 import torch
 from tests.models.photo_sample import photo
-from torch import Tensor, nn
+from torch import nn
 
 from handhold.errors import InputError, WeightsError
 from handhold.geometry.alignment import procrustes
 from handhold.hand.model import HandModel
-from handhold.models.handos.model import Chosen
 from handhold.models.photo_registry import PHOTO_MODELS, build_photo_model, load_photo_model
 from handhold.models.photo_sizes import measure_network, outlined
 from handhold.models.weights import save_weights
@@ -195,41 +194,3 @@ def test_save_and_load(case: SimpleNamespace, tmp_path: Path) -> None:
 def test_unknown_names_are_told() -> None:
     with pytest.raises(InputError, match="handos-small"):
         build_photo_model("handos-tiny")
-
-
-class _Decoder(nn.Module):
-    """Tensors in, tensors out: hands by their number."""
-
-    def __init__(self, network: Any, memory: Any) -> None:
-        super().__init__()
-        self.network, self.memory = network, memory
-
-    def forward(self, scores: Tensor, boxes: Tensor, queries: Tensor, camera: Tensor) -> Any:
-        image = torch.zeros_like(scores, dtype=torch.long)
-        chosen = Chosen(image, image, scores, boxes, queries)
-        size = torch.full((1, 2), 64.0)
-        found = self.network.decode(self.memory, chosen, size, camera)
-        return found.joints2d, found.vertices, found.translation, found.volume
-
-
-@pytest.mark.parametrize("case", ["handos-small"], indirect=True)  # the others: the same code
-def test_the_decoder_exports_for_any_number_of_hands(case: SimpleNamespace) -> None:
-    network = case.model.network.eval()
-    alone = case.model.processor.encode([(case.samples[1], 0)])
-    with torch.no_grad():
-        memory = network.memory(network.detect(alone))
-        decoder = _Decoder(network, memory).eval()
-
-        def made(hands: int) -> tuple[Tensor, ...]:
-            draw = torch.Generator().manual_seed(hands)
-            boxes = 0.3 + 0.2 * torch.rand(hands, 4, generator=draw)
-            queries = torch.randn(hands, 2 * network.detector.query_width, generator=draw)
-            return torch.rand(hands, generator=draw), boxes, queries, alone.intrinsics
-
-        hands = torch.export.Dim("hands", min=1, max=16)
-        shapes = ({0: hands}, {0: hands}, {0: hands}, None)
-        exported = torch.export.export(decoder, made(3), dynamic_shapes=shapes).module()
-        for count in (1, 5):
-            given = made(count)
-            for found, expected in zip(exported(*given), decoder(*given), strict=True):
-                torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

@@ -56,9 +56,7 @@ class _InPytorch:
     def __call__(self, batch: PhotoBatch, cameras: Sequence[Camera]) -> HandOSPrediction:
         if self._folded:
             self._network, self._folded = fold(self._network, batch), False
-        return self._network(
-            batch, lambda chosen: self._processor.thin(chosen, batch, cameras)
-        )
+        return self._network(batch, lambda chosen: self._processor.thin(chosen, batch, cameras))
 
 
 class ExportedPhotos:
@@ -175,4 +173,7 @@ def _exported(
         ) from error
     if program is None:
         raise InputError("export: PyTorch gave no ONNX model")
-    return program.model_proto
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info):
+        del part.metadata_props[:]  # where in our source each came from: a third of the file
+    return model

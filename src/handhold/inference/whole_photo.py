@@ -31,14 +31,19 @@ class WholePhotos:
     Given boxes are for methods on the detector `boxes`, which take box and score of them; the side
     is the mesh's. objects: a road for crops, asked for grasp and object of the hands found, by
     their boxes and sides (None: nobody tells). Its object has its own depth: it was not seen
-    together with this hand's mesh.
+    together with this hand's mesh. engine: see `photo_engine`.
     """
 
     def __init__(
-        self, model: LoadedPhotoModel, device: torch.device, objects: Road | None = None
+        self,
+        model: LoadedPhotoModel,
+        device: torch.device,
+        objects: Road | None = None,
+        engine: str = "eager",
     ) -> None:
         self.model, self.device, self.objects = model, device, objects
         self.network = model.network.to(device).eval()
+        self.run = photo_engine(self.network, model.processor, engine)
         self.needs_boxes = isinstance(model.network.detector, GivenBoxes)
 
     def __call__(

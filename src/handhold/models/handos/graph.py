@@ -100,7 +100,9 @@ class PhotoCore(nn.Module):
     def __init__(self, network: HandOS, settings: HandOSProcessorConfig) -> None:
         super().__init__()
         if isinstance(network.detector, GivenBoxes):
-            raise InputError("export: expected a network that finds hands, found one on given boxes")
+            raise InputError(
+                "export: expected a network that finds hands, found one on given boxes"
+            )
         if not network.config.layers_mesh:
             raise InputError("export: a 2D model (layers_mesh=0) gives no meshes")
         self.network, self.settings = network, settings
@@ -212,9 +214,9 @@ def letterboxed(photo: Tensor, intrinsics: Tensor, size: int) -> View:
     columns, across = _taps(ratio[0], seen[0], width, size, taps, shrinks)
     rows, down = _taps(ratio[1], seen[1], height, size, taps, shrinks)
     part = photo[rows.flatten()].reshape(size, taps, width * 3).float()
-    lines = (down[:, None] @ part).reshape(size, width, 3)
-    part = lines[:, columns.flatten()].reshape(size, size, taps, 3)
-    pixels = (part * across[None, :, :, None]).sum(2)
+    lines = (down[:, None] @ part).reshape(size, width, 3).transpose(0, 1)
+    part = lines[columns.flatten()].reshape(size, taps, size * 3)
+    pixels = (across[:, None] @ part).reshape(size, size, 3)  # column, row, colour
     halves = (ratio == 2).all()  # OpenCV rounds them up there, elsewhere to even numbers
     pixels = torch.where(halves, (pixels + 0.5).floor(), pixels.round())
     scale = 1 / ratio
@@ -222,7 +224,7 @@ def letterboxed(photo: Tensor, intrinsics: Tensor, size: int) -> View:
     shift = torch.cat(((scale - 1) / 2, scale.new_zeros(1)))
     affine = affine + shift[:, None] * affine.new_tensor([0.0, 0.0, 1.0])
     return View(
-        pixels=(pixels / 255).permute(2, 0, 1)[None],
+        pixels=(pixels / 255).permute(2, 1, 0)[None],
         valid_size=seen[None].float(),
         photo_size=edges[None].float(),
         intrinsics=(affine @ intrinsics.to(affine))[None].float(),

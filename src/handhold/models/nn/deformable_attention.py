@@ -1,11 +1,14 @@
 """Attention to a few sampled places of several feature levels (Zhu et al., ICLR 2021, Deformable
 DETR, equation 3), around the reference box of each query.
 
-Everything is plain PyTorch, so that it trains on any device and exports (ONNX GridSample).
+Everything is plain PyTorch, so that it trains on any device and exports (ONNX GridSample). Where
+neither is asked for, on a processor, the same sum is taken from rows of the values, several times
+as fast.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -96,44 +99,79 @@ class DeformableAttention(nn.Module):
             else:
                 values = values[image]
                 valid_ratios = None if valid_ratios is None else valid_ratios[image]
-        sampled = self._sample(query, boxes, values, shapes, valid_ratios)
-        return self.output(sampled).reshape(sets, queries, self.output.out_features)
-
-    def _sample(
-        self,
-        query: Tensor,
-        boxes: Tensor,
-        values: Tensor,
-        shapes: Shapes,
-        valid_ratios: Tensor | None,
-    ) -> Tensor:
         n, q = query.shape[:2]
-        dim = values.shape[-1]
-        # (n, q, heads, levels * points, 2): steps of half a box size divided by the points
         each = self.levels * self.points  # told, as without queries it could not be found
+        # (n, q, heads, levels * points, 2): steps of half a box size divided by the points
         offsets = self.offsets(query).reshape(n, q, self.heads, each, 2)
         centre, size = boxes[:, :, None, None, :2], boxes[:, :, None, None, 2:]
         places = centre + offsets * size * (0.5 / self.points)
-        places = places.transpose(1, 2).reshape(n * self.heads, q, each, 2)
         attention = self.attention(query).reshape(n, q, self.heads, each).softmax(dim=-1)
-        attention = attention.transpose(1, 2).reshape(n * self.heads, 1, q, each)
-        taken: list[Tensor] = []
-        for level, (part, (height, width)) in enumerate(
-            zip(values.split([h * w for h, w in shapes], dim=1), shapes, strict=True)
-        ):
-            channels = dim // self.heads
-            picture = part.transpose(1, 2).reshape(n * self.heads, channels, height, width)
-            grid = places[:, :, level * self.points : (level + 1) * self.points]
-            if valid_ratios is not None:
-                ratio = valid_ratios[:, None, level].expand(-1, self.heads, -1)
-                grid = grid * ratio.reshape(n * self.heads, 1, 1, 2)
-            taken.append(
-                functional.grid_sample(
-                    picture, 2 * grid - 1, padding_mode="zeros", align_corners=False
-                )
-            )
-        mixed = (torch.cat(taken, dim=-1) * attention).sum(dim=3)  # (n * heads, channels, q)
-        return mixed.reshape(n, dim, q).transpose(1, 2)
+        plain = values.device.type == "cpu" and values.dtype == torch.float32
+        plain = plain and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        read = _gather if plain else _sample
+        sampled = read(places, attention, values, shapes, valid_ratios)
+        return self.output(sampled).reshape(sets, queries, self.output.out_features)
+
+
+def _sample(
+    places: Tensor, attention: Tensor, values: Tensor, shapes: Shapes, ratios: Tensor | None
+) -> Tensor:
+    """places (n, q, heads, levels * points, 2) in 0..1 of the valid area, attention without the
+    last axis, values (n, T, dim), ratios (n, levels, 2) -> (n, q, dim)."""
+    n, q, heads, each = attention.shape
+    dim, points = values.shape[-1], each // len(shapes)
+    places = places.transpose(1, 2).reshape(n * heads, q, each, 2)
+    attention = attention.transpose(1, 2).reshape(n * heads, 1, q, each)
+    taken: list[Tensor] = []
+    for level, (part, (height, width)) in enumerate(
+        zip(values.split([h * w for h, w in shapes], dim=1), shapes, strict=True)
+    ):
+        picture = part.transpose(1, 2).reshape(n * heads, dim // heads, height, width)
+        grid = places[:, :, level * points : (level + 1) * points]
+        if ratios is not None:
+            ratio = ratios[:, None, level].expand(-1, heads, -1)
+            grid = grid * ratio.reshape(n * heads, 1, 1, 2)
+        taken.append(
+            functional.grid_sample(picture, 2 * grid - 1, padding_mode="zeros", align_corners=False)
+        )
+    mixed = (torch.cat(taken, dim=-1) * attention).sum(dim=3)  # (n * heads, channels, q)
+    return mixed.reshape(n, dim, q).transpose(1, 2)
+
+
+def _gather(
+    places: Tensor, attention: Tensor, values: Tensor, shapes: Shapes, ratios: Tensor | None
+) -> Tensor:
+    """`_sample` as one weighted sum of rows of the values for each query and head: the four tokens
+    around every place, by bilinear weight times attention. Float32, no gradient, on the CPU."""
+    n, q, heads, each = attention.shape
+    tokens, dim = values.shape[1:]
+    points = each // len(shapes)
+    sizes = values.new_tensor([(width, height) for height, width in shapes])
+    begins = [0, *itertools.accumulate(height * width for height, width in shapes)][:-1]
+    size = sizes.repeat_interleave(points, 0)  # (levels * points, 2)
+    scale = size if ratios is None else (ratios * sizes).repeat_interleave(points, 1)[:, None, None]
+    pixels = places * scale - 0.5
+    low = pixels.floor()
+    part = pixels - low
+    corners = torch.stack((low, low + 1), dim=-1)  # (n, q, heads, each, 2 axes, 2 corners)
+    inside = torch.minimum(corners.clamp(min=0), size[..., None] - 1)
+    weight = torch.stack((1 - part, part), dim=-1) * (inside == corners)
+    across, down = weight.unbind(-2)
+    weight = (down * attention[..., None])[..., :, None] * across[..., None, :]
+    columns, rows = inside.int().unbind(-2)
+    start = torch.tensor(begins, dtype=torch.int32).repeat_interleave(points)[:, None]
+    rows = start + rows * size[:, :1].int()
+    index = rows[..., :, None] + columns[..., None, :]
+    images = torch.arange(n, dtype=torch.int32)[:, None, None, None, None, None] * tokens
+    head = torch.arange(heads, dtype=torch.int32)[:, None, None, None]
+    index = (index + images) * heads + head
+    mixed = functional.embedding_bag(
+        index.reshape(n * q * heads, each * 4),
+        values.reshape(n * tokens * heads, dim // heads),
+        per_sample_weights=weight.reshape(n * q * heads, each * 4),
+        mode="sum",
+    )
+    return mixed.reshape(n, q, dim)
 
 
 def _check(values: Tensor, shapes: Shapes, levels: int) -> None:
