@@ -68,6 +68,7 @@ class Painted(ColourPyramid):
 @pytest.fixture(scope="module")
 def painted() -> LoadedPhotoModel:
     changes = TINY | {"detector_options": {}, "score_threshold": 0.3, "max_hands": QUERIES}
+    changes |= {"nms_iou": 0.9}
     config = dataclasses.replace(HandOSConfig.small(), **changes)
     model = build_photo_model("handos-small", config=config, detector=Painted(), seed=4)
     settings = dataclasses.replace(model.processor.config, fit=False)
@@ -131,9 +132,7 @@ COUNTS: list[list[float]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("scores", "hands"), list(zip(COUNTS, (0, 1, 2, 5, 10, 1), strict=True))
-)
+@pytest.mark.parametrize(("scores", "hands"), list(zip(COUNTS, (0, 1, 2, 5, 10, 1), strict=True)))
 def test_the_file_gives_the_scene_of_pytorch(
     run: Any, painted: LoadedPhotoModel, scores: list[float], hands: int
 ) -> None:

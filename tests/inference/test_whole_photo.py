@@ -29,6 +29,7 @@ from handhold.scene import Camera, Hand, Sample, Scene
 
 NAME = "handos-small"
 TINY: dict[str, Any] = {
+    "detector": "hand-detr",
     "detector_options": {
         "input_size": 128,
         "stem": (8, 8),
