@@ -23,7 +23,6 @@ from handhold.inference.camera_source import Intrinsics, camera_of
 from handhold.inference.fast import Network, fast
 from handhold.inference.given_boxes import GivenBox, check_inside, parse_boxes
 from handhold.inference.images import Photo, as_photo, read_ahead
-from handhold.inference.photo_engine import PHOTO_ENGINES
 from handhold.inference.whole_photo import WholePhotos
 from handhold.models.detector import Detection, HandDetector, load_detector
 from handhold.models.handos.graph import MIN_SIDE
@@ -60,7 +59,7 @@ class Estimator:
     objects: for methods that see whole photos, which find the hands themselves: the method for
     crops (name or loaded model) that tells grasp and object of these hands; "default" for the
     default model where its weights came with the package, "none". detector is then its (it tells
-    where an object may be), engine both's; the methods for whole photos take `PHOTO_ENGINES`.
+    where an object may be), engine both's (of methods for whole photos: `photo_engine`).
 
     Raises WeightsError when weights are missing or do not fit, InputError for an unknown device or
     engine or for objects where the method gives them itself, MissingExtraError when the engine's
@@ -91,9 +90,6 @@ class Estimator:
         from handhold.models.photo_registry import LoadedPhotoModel
 
         if isinstance(model, LoadedPhotoModel):
-            if engine not in PHOTO_ENGINES:
-                known = ", ".join(PHOTO_ENGINES)
-                raise InputError(f"engine: whole photos expect one of {known}, found {engine!r}")
             told = _object_method(objects, detector, mano, device, batch_size, engine)
             road = None if told is None else told._group
             self.whole = WholePhotos(model, self.device, road, engine)
