@@ -1,5 +1,6 @@
 """`handhold synth`: labelled scenes, conditions of photos, photos made from conditions (here),
-grasps (`synth_grasps`) and the choice among made photos (`synth_filter`) as shards, with pictures.
+grasps (`synth_grasps`), the choice among made photos (`synth_filter`) and photos without the object
+(`synth_deocclude`) as shards, with pictures.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from handhold.cli.synth_deocclude import deocclude
 from handhold.cli.synth_filter import filter_photos
 from handhold.cli.synth_grasps import grasps
 from handhold.synthesis.diffusion.images import ImageConfig
@@ -307,4 +309,5 @@ COMMANDS = {
     "novel": novel,
     "images": images,
     "filter": filter_photos,
+    "deocclude": deocclude,
 }
