@@ -122,7 +122,7 @@ class Diffusion:
         mask = grown(removal.object_mask | removal.amodal, reach)
         shown = crop.warp(mask.astype(np.float32), affine, size) >= 0.5
         camera = Camera(intrinsics=affine @ sample.camera.intrinsics, width=size, height=size)
-        hint = depth_hint(removal.mesh, camera)
+        hint = np.where(shown, depth_hint(removal.mesh, camera), 0)  # none beyond the photo
         picture = crop.warp(sample.image, affine, size)
         made = [self.repainter(picture, shown, hint, s, seed) for s in config.strengths]
         return [pasted(sample.image, one, mask, affine, soft=reach / 2) for one in made]
