@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,14 @@ def _quick(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of four held hands, three of them half hidden, and a bare one; no second images."""
+    """Shards of two half hidden hands, one in full view and a bare one; no second images."""
     where = tmp_path_factory.mktemp("scenes")
-    held = [s for s in (make_scene(3, n, HOLDING) for n in range(12)) if s.object_mask is not None]
-    hidden = [s for s in held if (s.hands[0].visibility or 1) < 0.85][:3]
-    seen = [s for s in held if (s.hands[0].visibility or 0) > 0.9][:1]
-    assert len(hidden) == 3
+    held = (make_scene(3, number, HOLDING) for number in range(40))
+    hidden = list(islice((s for s in held if (s.hands[0].visibility or 1) < 0.85), 2))
+    hand = dataclasses.replace(hidden[0].hands[0], visibility=0.95)
+    seen = dataclasses.replace(hidden[0], key="seen", hands=(hand,))
     bare = make_scene(3, 0, dataclasses.replace(HOLDING, holding=0.0))
-    write_shards([*hidden, *seen, bare], where)
+    write_shards([*hidden, seen, bare], where)
     return where
 
 
@@ -58,7 +59,7 @@ def test_unihope_trains_on_drawn_pairs(scenes: Path, tmp_path: Path) -> None:
     """Two steps with the feature loss; of each pair both images have the same labels."""
     pairs = tmp_path / "pairs"
     assert run("synth", "deocclude", "--data", f"shards:{scenes}", "--out", pairs, "--free") == 0
-    train = ("--steps", "2", "--batch-size", "5", "--workers", "0", "--threads", "1")
+    train = ("--steps", "2", "--batch-size", "3", "--workers", "0", "--threads", "1")
     out = ("--out", tmp_path / "run", "--network", *NETWORK)
     assert run("train", "unihope-stage2", "--data", f"shards:{pairs}", *train, *out) == 0
     found: dict[str, Any] = {}
@@ -73,7 +74,7 @@ def test_unihope_trains_on_drawn_pairs(scenes: Path, tmp_path: Path) -> None:
     batch = task.encode(items, np.random.default_rng(1))
     again = plain.encode(items, np.random.default_rng(1))
     expected = [sample.bare_image is None for sample in samples]
-    assert batch.is_filtered.tolist() == expected and expected.count(False) == 3
+    assert batch.is_filtered.tolist() == expected and expected.count(False) == 2
     differ = (batch.image != batch.paired_image).flatten(1).any(1)
     assert differ.tolist() == [not same for same in expected]
     second = second_of(batch)
@@ -108,10 +109,6 @@ def test_painted_pairs(scenes: Path, tmp_path: Path) -> None:
         off = np.abs(bare.astype(float) - old.image).mean(2)
         assert off[mask | sample.hand_mask_amodal].mean() > 10
         assert off[:4].mean() < 3  # stored as JPEG
-    (tmp_path / "a" / "shard-000001.tar").rename(tmp_path / "before.tar")
-    assert run("synth", "deocclude", *told, "--out", tmp_path / "a") == 0
-    made = (tmp_path / "a" / "shard-000001.tar").read_bytes()
-    assert made == (tmp_path / "before.tar").read_bytes()
 
 
 def test_one_line_for_what_cannot_be(
