@@ -185,13 +185,14 @@ def test_blending_alone() -> None:
 
 def test_seed_and_strength_decide(pipeline: Any, scene: tuple[np.ndarray, ...]) -> None:
     repaint = Repainter(pipeline, CONFIG)
-    one = repaint(*scene, 0.55, seed=1)
+    crop, mask, hint = scene
+    one = repaint(crop, mask, hint, 0.55, seed=1)
     assert one.shape == (SIDE, SIDE, 3) and one.dtype == np.uint8
-    assert np.array_equal(one, repaint(*scene, 0.55, seed=1))
-    assert not np.array_equal(one, repaint(*scene, 0.55, seed=2))
-    assert not np.array_equal(one, repaint(*scene, 0.25, seed=1))
+    assert np.array_equal(one, repaint(crop, mask, hint, 0.55, seed=1))
+    assert not np.array_equal(one, repaint(crop, mask, hint, 0.55, seed=2))
+    assert not np.array_equal(one, repaint(crop, mask, hint, 0.25, seed=1))
     with pytest.raises(InputError, match="a crop, mask and hint of 64 pixels"):
-        repaint(scene[0][:32], *scene[1:], 1.0, seed=1)
+        repaint(crop[:32], mask, hint, 1.0, seed=1)
 
 
 def test_hint_of_a_slanted_plane() -> None:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from handhold.hand.model import HandModel
 from handhold.render.lights import DirectionalLight, Lighting
@@ -101,16 +101,21 @@ class BareHands:
         hidden = feathered(thing, 0, reach) > 0
         light, coverage = self._hands(sample, removal, window, photo, hidden, reach)
         outline = grown(seen, 3) & grown(~seen, 3) & ~grown(thing, 2 * reach)
-        blur = 0.0
-        for _ in range(2):  # first as sharp as drawn, then as blurred as the photo proves to be
+
+        def composed(blur: float) -> tuple[Array, Image]:
+            """Opacity (H, W) of what is drawn, and that, where the photo has such a blur."""
             opacity = feathered(thing, reach / 3 + blur, reach + 2.5 * blur)
             # neither the object nor the hand says what is behind them
             background = filled(photo, (opacity > 0) | grown(seen, reach), rng)
             behind = to_linear(background).astype(np.float32)
-            clean = to_bytes((light + (1 - coverage)[..., None] * behind).astype(np.float32))
-            blur = _blur_of(photo, clean, outline)
-            if not blur:
-                break
+            return opacity, to_bytes(
+                (light + (1 - coverage)[..., None] * behind).astype(np.float32)
+            )
+
+        opacity, clean = composed(0.0)
+        blur = _blur_of(photo, clean, outline)
+        if blur:
+            opacity, clean = composed(blur)
         drawn = _blurred(clean, blur).astype(np.float32)
         if seen.sum() >= SEEN:
             drawn += grain(photo, seen & (opacity == 0), rng) * coverage[..., None]
@@ -216,7 +221,7 @@ def _skin(scene: Scene3D, hits: Hits, chosen: Array, colour: Array, light: Array
     ratio = np.log((colour[:, chosen] + DARK) / (drawn + DARK))
     ratio = np.clip(ratio, -LARGEST, LARGEST)
     count = min(32, len(chosen))
-    distance, neighbour = cKDTree(where[chosen]).query(where[places], k=count)
+    distance, neighbour = KDTree(where[chosen]).query(where[places], k=count)
     weight = np.exp(-((distance / NEAR) ** 2) / 2)
     total = weight.sum(1) + 0.5
     result = np.ones((3, hits.mesh.size), np.float32)
@@ -227,9 +232,10 @@ def _skin(scene: Scene3D, hits: Hits, chosen: Array, colour: Array, light: Array
         _, nearest = cv2.distanceTransformWithLabels(
             missing, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
         )
-        owner = np.zeros(int(nearest.max()) + 1, np.int64)
-        owner[nearest.ravel()[places]] = places
-        result = result[:, owner[nearest.ravel()]]
+        label = np.asarray(nearest, np.int64).ravel()
+        owner = np.zeros(int(label.max()) + 1, np.int64)
+        owner[label[places]] = places
+        result = result[:, owner[label]]
     return result
 
 
