@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from handhold.training.build import build_task
 from handhold.training.config import TrainConfig
 
 HOLDING = SceneConfig(
-    width=128, height=128, holding=1.0, near=0.0, occluder=0.0, sensor=0.0, hand_size=(0.5, 0.8)
+    width=144, height=128, holding=1.0, near=0.0, occluder=0.0, sensor=0.0, hand_size=(0.5, 0.8)
 )
 NETWORK = ("input_size=64", "block=basic", "depths=[1,1,1,1]", "widths=[8,8,16,16]", "stem_width=8",
            "pyramid_width=16", "switch_width=4", "roi_size=8", "heads=2", "hourglass_depth=2",
@@ -46,8 +45,8 @@ def _quick(tmp_path: Path) -> Iterator[None]:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of two half hidden hands, one in full view and a bare one; no second images."""
     where = tmp_path_factory.mktemp("scenes")
-    held = (make_scene(3, number, HOLDING) for number in range(40))
-    hidden = list(islice((s for s in held if (s.hands[0].visibility or 1) < 0.85), 2))
+    hidden = [make_scene(3, number, HOLDING) for number in (2, 5)]
+    assert all((scene.hands[0].visibility or 1) < 0.85 for scene in hidden)
     hand = dataclasses.replace(hidden[0].hands[0], visibility=0.95)
     seen = dataclasses.replace(hidden[0], key="seen", hands=(hand,))
     bare = make_scene(3, 0, dataclasses.replace(HOLDING, holding=0.0))
