@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import roma
 import torch
 from tests.models.handos_parts import STILL, network_of, perfect, processor_of, wrists
 from tests.models.photo_sample import photo
 
 from handhold.errors import InputError
 from handhold.geometry.farthest import farthest_points
+from handhold.geometry.rotation import matrix_to_sixd
 from handhold.hand.model import HandModel
 from handhold.models.handos.batch import PhotoBatch
 from handhold.models.handos.camera import directions, project, translations
 from handhold.models.handos.lifting import Lifting, nearest_weights
 from handhold.models.handos.loss import HandOSLossConfig, loss, smoothness
-from handhold.models.handos.mesh import CoarseMesh, face_pairs
+from handhold.models.handos.mesh import CoarseMesh, TemplatePose, face_pairs
 from handhold.models.handos.positions import logit
 from handhold.models.handos.sides import normalised_volume
 
@@ -345,3 +347,34 @@ def test_boxes_keep_their_precision_in_bf16() -> None:
     assert boxes.grad is not None and bool(torch.isfinite(boxes.grad).all())
     low = logit(torch.tensor([0.0, 1.0], dtype=torch.bfloat16))
     torch.testing.assert_close(low, torch.tensor([-1.0, 1.0]) * np.log(1e5 - 1), rtol=1e-2, atol=0)
+
+
+def test_template_decoder_places_the_rest_shape() -> None:
+    hand = HandModel.free("right")
+    place = TemplatePose(hand)
+    rest = hand(torch.zeros(1, 16, 3), torch.zeros(1, 10))
+    about_wrist = rest.vertices - rest.joints[:, :1]
+    turns = roma.random_rotmat(3)
+    told = torch.zeros(3, 7)
+    told[:, :6] = matrix_to_sixd(turns) - place.upright
+    told[:, 6] = torch.tensor([20.0, -20.0, 0.0])  # right, left, undecided
+    moves = 0.01 * torch.randn(3, 778, 3)
+    found = place(moves, told)
+    local = about_wrist + moves
+    inside_out = torch.tensor([[1.0, 1, 1], [1, -1, 1], [1, 0, 1]])[:, None]
+    expected = torch.einsum("kij,kvj->kvi", turns, local * inside_out)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    volume = normalised_volume(place(torch.zeros(3, 778, 3), told), hand.faces)
+    assert volume[0] > 0.03 and volume[1] < -0.03 and abs(float(volume[2])) < 1e-6
+    torch.testing.assert_close(volume[0], -volume[1])
+
+
+def test_the_template_decoder_begins_with_a_hand() -> None:
+    hand = HandModel.free("right")
+    batch = processor_of(hand).encode([(photo(hand), 0)])
+    found = network_of(hand, decoder="template").train()(batch)
+    assert found.vertices is not None and len(found.vertices)
+    spread = found.vertices.amax(dim=2) - found.vertices.amin(dim=2)
+    assert bool((spread.amax(-1) > 0.1).all())
+    free = network_of(hand).train()(batch)
+    assert free.vertices is not None and free.vertices.shape == found.vertices.shape

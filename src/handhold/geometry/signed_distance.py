@@ -135,10 +135,10 @@ class MeshDistance:
         """Whether points (..., 3) are less than `reach` metres from the surface (...)."""
         flat = _points(points)
         if self._corners is None:
-            from scipy.spatial import cKDTree
+            from scipy.spatial import KDTree
 
             used = np.bincount(self.faces.reshape(-1), minlength=len(self.vertices)) > 0
-            self._corners = cKDTree(self.vertices[used], leafsize=8)
+            self._corners = KDTree(self.vertices[used], leafsize=8)
         near = self._corners.query(flat, distance_upper_bound=reach)[0] < reach
         rest = np.flatnonzero(~near)  # near to a face's middle, perhaps
         if len(rest):

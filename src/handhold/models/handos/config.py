@@ -34,12 +34,15 @@ class HandOSConfig:
     formula taken literally is min_iou=0, max_positives=None). score_threshold, nms_iou, max_hands:
     of use.
 
-    unit_m: metres that a vertex head's output of one means. translation: "box": relative to the
-    detected box (`translations`), "direct": the three numbers are metres. hand_width_m: with "box",
-    the real size that a box's longer side stands for at first. lift_translation: the translation's
-    first row of the lifting is the joints' mean; False: zeros. update_mesh_boxes: boxes of vertices
-    and translation move from layer to layer as those of joints do. detach_boxes: no gradient
-    through the joints' boxes of earlier layers. shared_heads: one head of a kind for all layers.
+    unit_m: metres that a vertex head's output of one means. decoder: "free": vertices are the
+    heads' numbers, in the camera's axes; "template": moves of the hand's rest shape, which the
+    translation's token turns and, for left hands, turns inside out. translation: "box": relative to
+    the detected box (`translations`), "direct": the three numbers are metres. hand_width_m: with
+    "box", the real size that a box's longer side stands for at first. lift_translation: the
+    translation's first row of the lifting is the joints' mean; False: zeros. update_mesh_boxes:
+    boxes of vertices and translation move from layer to layer as those of joints do. detach_boxes:
+    no gradient through the joints' boxes of earlier layers. shared_heads: one head of a kind for
+    all layers.
     Raises InputError for values that cannot work.
     """
 
@@ -72,6 +75,7 @@ class HandOSConfig:
     nms_iou: float = 0.9
     max_hands: int = 20
     unit_m: float = 0.2
+    decoder: Literal["free", "template"] = "free"
     translation: Literal["box", "direct"] = "box"
     hand_width_m: float = 0.18
     lift_translation: bool = True
@@ -91,6 +95,7 @@ class HandOSConfig:
             "queries": ("instance", "unified"),
             "side_tuning": ("channels", "levels", "none"),
             "translation": ("box", "direct"),
+            "decoder": ("free", "template"),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:

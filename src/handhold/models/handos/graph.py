@@ -7,6 +7,7 @@ without decisions that an exported graph could not repeat.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -209,7 +210,7 @@ def letterboxed(photo: Tensor, intrinsics: Tensor, size: int) -> View:
     longest = edges.amax(0)
     seen = (edges * (size / longest)).round().clamp(min=1)
     ratio = edges / seen
-    taps = torch.sym_max(height, width) // size + 2
+    taps: Any = torch.sym_max(height, width) // size + 2  # a whole number, or what becomes one
     shrinks = longest > size
     columns, across = _taps(ratio[0], seen[0], width, size, taps, shrinks)
     rows, down = _taps(ratio[1], seen[1], height, size, taps, shrinks)

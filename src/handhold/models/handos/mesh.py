@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handhold.geometry.farthest import farthest_points
+from handhold.geometry.rotation import matrix_to_sixd, sixd_to_matrix
 from handhold.hand.model import HandModel
 from handhold.models.handos.lifting import for_each, nearest_weights
 
@@ -65,6 +66,34 @@ class CoarseMesh(nn.Module):
         if self.full:
             return torch.zeros((), device=self.index.device)
         return (self.matrix - self.start).square().sum()
+
+
+class TemplatePose(nn.Module):
+    """Ours: vertices as moves of the rest shape, so that meshes are like hands from the first step.
+
+    The paper's vertices are free numbers: as long as a hand's turn is not recognised, the mean over
+    all turns, a point, is their best answer.
+    """
+
+    NUMBERS = 7  # two axes of the turn, and how far palm and back are apart: 1 right, -1 left
+    template: Tensor
+    upright: Tensor
+
+    def __init__(self, hand: HandModel) -> None:
+        super().__init__()
+        wrist = hand.arrays.J_regressor[:1] @ hand.arrays.v_template
+        rest = hand.arrays.v_template - wrist
+        self.register_buffer("template", torch.from_numpy(rest).float(), persistent=False)
+        self.register_buffer("upright", matrix_to_sixd(torch.eye(3)), persistent=False)
+
+    def forward(self, moves: Tensor, told: Tensor) -> Tensor:
+        """moves (K, 778, 3) metres in the rest pose's axes, told (K, 7) -> vertices (K, 778, 3)
+        about the wrist, in the camera's axes."""
+        told = told.float()
+        apart = torch.tanh(told[:, 6:])  # 0: undecided, and flat
+        scale = torch.cat((torch.ones_like(apart), apart, torch.ones_like(apart)), dim=-1)
+        rotation = sixd_to_matrix(told[:, :6] + self.upright)
+        return ((self.template + moves) * scale[:, None]) @ rotation.transpose(1, 2)
 
 
 def face_pairs(faces: Tensor) -> Tensor:

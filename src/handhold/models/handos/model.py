@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from handhold.models.handos.lifting import (
     lifting_matrix,
     offset_head,
 )
-from handhold.models.handos.mesh import CoarseMesh, face_pairs
+from handhold.models.handos.mesh import CoarseMesh, TemplatePose, face_pairs
 from handhold.models.handos.positions import logit
 from handhold.models.handos.side_tuning import SideTuning
 from handhold.models.handos.sides import normalised_volume
@@ -109,7 +110,10 @@ class HandOS(nn.Module):
             )
             self.lift = Lifting(width, matrix)
             self.vertex_heads = self._heads(config.layers_mesh, 3, zero=False)
-            self.translation_heads = self._heads(config.layers_mesh, 3)
+            placed = config.decoder == "template"
+            self.place = TemplatePose(hand) if placed else None
+            numbers = 3 + (TemplatePose.NUMBERS if placed else 0)
+            self.translation_heads = self._heads(config.layers_mesh, numbers)
             if config.update_mesh_boxes:  # after the last layer nothing reads them
                 self.box_heads = self._heads(config.layers_mesh - 1, 4)
         regressor = torch.from_numpy(joint_regressor(hand))
@@ -254,9 +258,12 @@ class HandOS(nn.Module):
                 continue
             last = number + 1 == config.layers
             if self.training or last:
-                points = self.mesh(tokens[:, JOINTS:-1], self.vertex_heads[mesh])
-                vertices.append(config.unit_m * points)
-                raw.append(self.translation_heads[mesh](tokens[:, -1]))
+                points = config.unit_m * self.mesh(tokens[:, JOINTS:-1], self.vertex_heads[mesh])
+                told = self.translation_heads[mesh](tokens[:, -1])
+                if self.place is not None:
+                    points = self.place(points, told[:, 3:])
+                vertices.append(points)
+                raw.append(told[:, :3])
             if config.update_mesh_boxes and not last:
                 moved = self.box_heads[mesh](tokens[:, JOINTS:])
                 others = torch.sigmoid(logit(others) + moved)
@@ -284,7 +291,7 @@ class HandOS(nn.Module):
         intrinsics: Tensor,
     ) -> HandOSPrediction:
         """vertices (K, m, 778, 3), raw (K, m, 3), the rest (K, ...): of each hand's photo."""
-        fields = vars(found) | {
+        fields: dict[str, Any] = vars(found) | {
             "vertices": vertices,
             "joints": for_each(self.regressor, vertices) @ vertices,
             "translation": raw
@@ -315,7 +322,7 @@ class HandOS(nn.Module):
         config = self.config
         layers = config.layers
         made = self._prediction(chosen, chosen.boxes.new_zeros(0, layers, JOINTS, 2))
-        fields = vars(made)
+        fields: dict[str, Any] = vars(made)
         if self.training:
             parts = [0 * p.sum() for p in self.parameters() if p.requires_grad]
             fields = fields | {"anchor": torch.stack(parts).sum()}

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from handhold.scene import Batch
-
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LAYER_CALLS = (
@@ -25,10 +23,10 @@ _LAYER_CALLS = (
 )
 
 
-def fold(network: nn.Module, batch: Batch) -> nn.Module:
+def fold(network: nn.Module, batch: Any) -> nn.Module:
     """A copy in eval mode, without gradients, that computes the same with fewer operations.
 
-    Runs `batch` once to see which BatchNorm reads the result of which convolution or linear layer
+    Runs `batch`, as the network takes it, once to see which BatchNorm reads the result of which convolution or linear layer
     and of nothing else, wherever either is called; those become one layer. Modules with a method
     `folded`, which merges weights anew in every pass, get its result as a constant.
     """
