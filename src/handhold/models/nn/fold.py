@@ -26,9 +26,10 @@ _LAYER_CALLS = (
 def fold(network: nn.Module, batch: Any) -> nn.Module:
     """A copy in eval mode, without gradients, that computes the same with fewer operations.
 
-    Runs `batch`, as the network takes it, once to see which BatchNorm reads the result of which convolution or linear layer
-    and of nothing else, wherever either is called; those become one layer. Modules with a method
-    `folded`, which merges weights anew in every pass, get its result as a constant.
+    Runs `batch` (what the network takes) once to see which BatchNorm reads the result of which
+    convolution or linear layer and of nothing else, wherever either is called; those become one
+    layer. Modules with a method `folded`, which merges weights anew in every pass, get its result
+    as a constant.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     watch = _Watch(network)
