@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,23 @@ def test_two_sets_in_one_folder(tmp_path: Path) -> None:
     write(zips.parent / "both.zip", {"v2/train/1.txt": b"one", "v3/train/1.txt": b"two"})
     with pytest.raises(FileFormatError, match=r"both\.zip: v2/train/1\.txt and v3/train/1\.txt"):
         Files(zips.parent / "both.zip", ("train",), cache=tmp_path / "cache")
+
+
+def test_an_absurd_size_in_an_images_head(tmp_path: Path) -> None:
+    """Another reader than ours would ask for forty gigabytes."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 120_000, 120_000, 8, 2, 0, 0, 0)
+    chunks = [struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))]
+    chunks.append(b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    files = Files(tmp_path, ("top",), cache=tmp_path / "cache")
+    with pytest.raises(FileFormatError, match=r"a\.png: expected an image"):
+        files.check_image("top/a.png", (64, 64))
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "loop").symlink_to("loop")
+    files = Files(tmp_path, ("top",), cache=tmp_path / "cache")
+    with pytest.raises(FileFormatError, match="loop: cannot be read"):
+        files.list("top/loop")

@@ -281,6 +281,7 @@ def test_dexycb_damaged_sequences_are_named_together(
     with pytest.raises(FileFormatError) as caught:
         open_dataset("dexycb", dexycb, "s1-train", workers=0)
     assert all(what in str(caught.value) for what in told)
+    assert f"dexycb/s1-train?skip-damaged:{dexycb}" in str(caught.value)
     assert main(["data", "check", "dexycb", *words]) == 1
     shown = capsys.readouterr().out
     assert all(what in shown for what in told) and "damaged: 2" in shown

@@ -56,6 +56,16 @@ def test_scenes(conditions: Path, ray_cluster: None, tmp_path: Path) -> None:
         assert contents(out, "*.tar") == expected
 
 
+@pytest.mark.parametrize("name", ["count", "shard_size"])
+def test_less_than_one_is_told(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(
+        InputError, match=f"--{name.replace('_', '-')}: expected 1 or more, found 0"
+    ):
+        scenes(out, config=SCENES, **{name: 0})  # type: ignore[arg-type]
+    assert not out.exists()
+
+
 def test_grasps(ray_cluster: None, tmp_path: Path) -> None:
     import numpy as np
     import trimesh

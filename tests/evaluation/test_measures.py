@@ -50,6 +50,13 @@ def test_fid_of_features_is_that_of_scipy(tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", made[:, :3])
     with pytest.raises(FileFormatError, match=r"c\.npy: expected shape \(n, 12\)"):
         images.read_features(tmp_path)
+    for wrong in (np.array(["a", "b"]), np.array([1.0, np.nan] * 6)):
+        np.save(tmp_path / "c.npy", wrong)
+        with pytest.raises(FileFormatError, match=r"c\.npy: expected"):
+            images.read_features(tmp_path)
+    (tmp_path / "c.npy").write_bytes(b"")
+    with pytest.raises(FileFormatError, match=r"c\.npy: not an array"):
+        images.read_features(tmp_path)
     with pytest.raises(MissingFileError, match=r"no \.npy files"):
         images.read_features(tmp_path / "none")
     with pytest.raises(InputError, match="N >= 2"):

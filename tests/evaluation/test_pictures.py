@@ -167,6 +167,11 @@ def test_the_figure_of_known_gaussians(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*words, "--count", "4"]) == 0
     shown = capsys.readouterr().out
     assert "note: 4 made pictures are too few for 4 features" in shown
+    assert main([*words, "--count", "1"]) == 2
+    assert "real: expected 2 pictures or more, found 1" in capsys.readouterr().err
+    np.save(tmp_path / "made" / "0.npy", np.ones((3, 5)))
+    assert main(words) == 2
+    assert "made: expected features of 4 numbers" in capsys.readouterr().err
 
 
 def test_worse_pictures_are_farther(

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from handhold.errors import FileFormatError, InputError
+from handhold.errors import InputError
+from handhold.fields import mapping, read_json
 
 Step = Literal["grasps", "conditions", "maps", "generator", "images", "filter", "plain", "network"]
 STATE = "boost.json"
 # do not change what comes out, so that a run may go on with other ones
-_HOW = ("out", "skip", "workers", "ray", "threads", "device", "test", "test_count", "generator")
+_HOW = ("out", "skip", "workers", "ray", "threads", "device", "test", "test_count")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,10 +261,7 @@ def _agree(path: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         _write(path, settings)
         return
-    try:
-        earlier = json.loads(path.read_text())
-    except ValueError as error:
-        raise FileFormatError(f"{path}: is no JSON ({error})") from error
+    earlier = mapping(read_json(path.read_bytes(), str(path)), str(path))
     other = [name for name, value in settings.items() if earlier.get(name) != value]
     other = [name for name in other if name not in ("plain", "steps")]  # may be added, or grow
     if other:

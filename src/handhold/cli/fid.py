@@ -52,12 +52,22 @@ def fid(
         device: cpu, cuda, mps.
     """
     from handhold.atomic import write_text
+    from handhold.errors import InputError
     from handhold.evaluation.metrics.images import fid as distance
     from handhold.evaluation.pictures import Choice, PictureNetwork, features_of_source
 
     network = PictureNetwork(features, weights, device)
     choice = Choice(crop=crop, size=size, count=count, mano=mano)
     both = [features_of_source(text, network, choice) for text in (real, made)]
+    for text, found in zip((real, made), both, strict=True):
+        if len(found.features) < 2:
+            raise InputError(f"{text}: expected 2 pictures or more, found {len(found.features)}")
+    numbers = [found.features.shape[1] for found in both]
+    if numbers[0] != numbers[1]:
+        raise InputError(
+            f"{made}: expected features of {numbers[0]} numbers, as those of {real}, found "
+            f"{numbers[1]}; both must be of the same network"
+        )
     report = _report(distance(both[1].features, both[0].features), both, network.name)
     print(f"features: {report['features']}, {report['dimension']} numbers a picture")
     print(f"real: {both[0].title}")

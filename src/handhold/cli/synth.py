@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from handhold.cli.synth_deocclude import deocclude
 from handhold.cli.synth_filter import filter_photos
 from handhold.cli.synth_grasps import grasps
+from handhold.errors import InputError
 from handhold.synthesis.diffusion.images import ImageConfig
 from handhold.synthesis.novel import NovelConfig
 from handhold.synthesis.scenes import SceneConfig
@@ -43,12 +44,8 @@ def scenes(
     from rich.progress import track
 
     from handhold.parallel import run_jobs
-    from handhold.synthesis.shards import shard_path
 
-    out.mkdir(parents=True, exist_ok=True)
-    firsts = [
-        n for n in range(0, count, shard_size) if not shard_path(out, n // shard_size).exists()
-    ]
+    firsts = _left(out, count, shard_size)
     jobs = [
         (out, first, min(shard_size, count - first), seed, shard_size, config) for first in firsts
     ]
@@ -57,6 +54,23 @@ def scenes(
     if sheet:
         _sheet(out)
     print(f"{count} scenes in {out}")
+
+
+def _left(out: Path, count: int, shard_size: int) -> list[int]:
+    """The first numbers of the shards that are not in the folder yet; makes it where it is none."""
+    from handhold.synthesis.shards import shard_path
+
+    _check_counts(count=count, shard_size=shard_size)
+    out.mkdir(parents=True, exist_ok=True)
+    firsts = range(0, count, shard_size)
+    return [n for n in firsts if not shard_path(out, n // shard_size).exists()]
+
+
+def _check_counts(**given: int | None) -> None:
+    for name, value in given.items():
+        if value is not None and value < 1:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option}: expected 1 or more, found {value}")
 
 
 def _render(
@@ -129,12 +143,12 @@ def conditions(
     from rich.progress import track
 
     from handhold.data.sources import FORM, SetSpec
-    from handhold.errors import InputError
     from handhold.hand.model import HandModel
     from handhold.objects.mesh import load_objects
     from handhold.synthesis.diffusion.crops import conditions_picture, is_usable, with_maps
     from handhold.synthesis.shards import next_sample, write_shards
 
+    _check_counts(count=count, shard_size=shard_size)
     spec = SetSpec.parse(data)
     if spec is None:
         raise InputError(f"--data {data}: expected {FORM}")
@@ -207,15 +221,12 @@ def novel(
     from handhold.synthesis.diffusion.crops import conditions_picture
     from handhold.synthesis.novel_shards import Creation, creator, write_part
     from handhold.synthesis.sampling_plots import draw_similarities
-    from handhold.synthesis.shards import read_shards, shard_path
+    from handhold.synthesis.shards import read_shards
 
     scene = dataclasses.replace(scene, mano=mano)
     told = Creation(str(grasps), data, objects, None if mano is None else str(mano), seed)
     made = creator(told, config, scene)  # also tells what is wrong before anything is written
-    out.mkdir(parents=True, exist_ok=True)
-    firsts = [
-        n for n in range(0, count, shard_size) if not shard_path(out, n // shard_size).exists()
-    ]
+    firsts = _left(out, count, shard_size)
     jobs = [(told, config, scene, out, n, min(shard_size, count - n), shard_size) for n in firsts]
     running = run_jobs(write_part, jobs, workers=workers, ray=ray)
     for _ in track(running, "rendering conditions", len(jobs)):
@@ -268,14 +279,11 @@ def images(
     from handhold.models.handbooster.weights import load_denoiser
     from handhold.parallel import run_jobs
     from handhold.synthesis.diffusion.images import beside, open_conditions, write_part
-    from handhold.synthesis.shards import read_shards, shard_path
+    from handhold.synthesis.shards import read_shards
 
     load_denoiser(weights)  # tells what is wrong before anything is written
     samples = open_conditions(data)
-    out.mkdir(parents=True, exist_ok=True)
-    firsts = [
-        n for n in range(0, count, shard_size) if not shard_path(out, n // shard_size).exists()
-    ]
+    firsts = _left(out, count, shard_size)
     threads = 1 if threads is None and (workers > 1 or ray is not None) else threads
     jobs = [
         (

@@ -241,11 +241,10 @@ class DatasetEntry:
 
     tops: patterns of the top of its official tree. splits: their names; train, test: the ones taken
     where none is named. index: of all that is there. select: a split of that index; where a set
-    refuses samples without an image or sequences, those of LENIENT in `options.skip` leave them
-    out. labels: of
-    LABELS, those that a training can learn from beside 2D joints. published: split -> (samples,
-    where that is printed). missing: `missing(files)` -> what of a complete
-    download is not there, in words.
+    refuses samples without an image or damaged sequences, LENIENT in `options.skip` leaves them
+    out. labels: of LABELS, those that a training can learn from beside 2D joints. published: split
+    -> (samples, where that is printed). missing: `missing(files)` -> what of a complete download is
+    not there, in words.
     """
 
     title: str

@@ -100,7 +100,11 @@ def select_dexycb(files: Files, index: Index, split: str, options: OpenOptions) 
     """
     damaged = [problem for problem in index.problems if of_whole_sequence(problem)]
     if damaged and DAMAGED_SEQUENCES not in options.skip:
-        raise FileFormatError("; ".join(str(problem) for problem in damaged))
+        told = "; ".join(str(problem) for problem in damaged)
+        raise FileFormatError(
+            f"{told}. dexycb/{split}?skip-damaged:{files.root} (`data export`: --skip-missing) goes "
+            "on without these sequences"
+        )
     return DexYCB("dexycb", split, files, index, _rows(files, index, split), options)
 
 

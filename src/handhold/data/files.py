@@ -6,7 +6,6 @@ member is read when it is asked for.
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import functools
 import hashlib
@@ -114,10 +113,13 @@ class Files:
         `size` (width, height) is given, of another one; of what lies unpacked only the head and the
         last bytes are read, mostly."""
         path, place = self._unpacked(name), self.place(name)
-        try:
-            opened = io.BytesIO(self.read(name)) if path is None else path.open("rb")
-        except PermissionError as error:
-            raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from error
+        if path is None:
+            opened = io.BytesIO(self.read(name))
+        else:
+            try:
+                opened = path.open("rb")
+            except OSError as error:
+                raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from error
         with opened as file:
             head = file.read(HEAD_BYTES)
             file.seek(-min(END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -138,11 +140,17 @@ class Files:
         return path if path is not None and _is_file(path) else None
 
     def list(self, folder: str = "") -> list[str]:
-        """Names of the files and folders directly in `folder`, sorted; [] where there is none."""
+        """Names of the files and folders directly in `folder`, sorted; [] where there is none.
+        Raises FileFormatError for a folder that cannot be read."""
         found: set[str] = set()
         if self.folder is not None:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                found = set(os.listdir(self.folder / folder))  # noqa: PTH208 - names alone
+            path = self.folder / folder
+            try:
+                found = set(os.listdir(path))  # noqa: PTH208 - names alone
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as error:
+                raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from error
         found |= self._folders.get(folder, set())
         return sorted(found)
 
@@ -181,7 +189,7 @@ class Files:
     def _decoded(self, name: str, flags: int) -> NDArray[Any]:
         data = self.read(name)
         check_image_end(data, self.place(name))
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if found is None:
             raise FileFormatError(f"{self.place(name)}: expected an image OpenCV can read")
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import IO
 
 from PIL import ExifTags, Image
@@ -13,6 +14,10 @@ END_BYTES = 64  # of an image hold its ending, mostly
 HEAD_BYTES = 8  # say which kind it is
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 ENDS = {JPEG: b"\xff\xd9", PNG: b"IEND"}
+# what Pillow raises for a damaged head, one that tells an absurd size included
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length; D0 to D7 stand inside a scan
 
@@ -36,7 +41,7 @@ def check_image_end(data: bytes, place: str) -> None:
         try:
             with Image.open(io.BytesIO(data)) as picture:
                 picture.load()
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+        except _UNREADABLE as error:
             raise FileFormatError(f"{place}: the image is cut short or no image") from error
         return
     if not whole:
@@ -83,7 +88,7 @@ def image_size(source: bytes | IO[bytes], place: str) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
             (width, height), turned = picture.size, picture.getexif().get(ExifTags.Base.Orientation)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except _UNREADABLE as error:
         raise FileFormatError(f"{place}: expected an image: {error}") from error
     return (height, width) if turned in (5, 6, 7, 8) else (width, height)
 

@@ -132,7 +132,8 @@ class MeshDistance:
         return result.reshape(np.shape(points)[:-1])
 
     def near(self, points: FloatArray, reach: float) -> NDArray[np.bool_]:
-        """Whether points (..., 3) are less than `reach` metres from the surface (...)."""
+        """Whether points (..., 3) are less than `reach` metres from the surface (...), faces inside
+        another piece included."""
         flat = _points(points)
         if self._corners is None:
             from scipy.spatial import KDTree

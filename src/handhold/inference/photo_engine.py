@@ -7,6 +7,7 @@ installed, else folded.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,9 @@ class ExportedPhotos:
     ) -> None:
         _check_installed()
         self._network = network
-        self._core = PhotoCore(network, processor.config).eval()
+        on_cpu = network.face_pairs.device.type == "cpu"
+        core = network if on_cpu else copy.deepcopy(network).cpu()
+        self._core = PhotoCore(core, processor.config).eval()
         self._threads = torch.get_num_threads() if threads is None else threads
         self._made: dict[tuple[int, ...], Runner] = {}
 

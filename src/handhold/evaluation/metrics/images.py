@@ -80,7 +80,8 @@ def features_of(
 def read_features(folder: str | Path) -> Array:
     """Features (N, D) of all .npy files of a folder, by name; a file holds (D,) or (n, D).
 
-    Raises MissingFileError without files, FileFormatError for another shape.
+    Raises MissingFileError without files, FileFormatError for another shape and for what are no
+    finite numbers.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("*.npy"))
@@ -90,10 +91,12 @@ def read_features(folder: str | Path) -> Array:
     for path in paths:
         try:
             part = np.atleast_2d(np.load(path, allow_pickle=False))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, EOFError) as error:
             raise FileFormatError(f"{path}: not an array of numbers: {error}") from error
         if part.ndim != 2 or (parts and part.shape[1] != parts[0].shape[1]):
             wanted = f"(n, {parts[0].shape[1]})" if parts else "(n, D)"
             raise FileFormatError(f"{path}: expected shape {wanted}, found {part.shape}")
+        if part.dtype.kind not in "fiu" or not np.isfinite(part).all():
+            raise FileFormatError(f"{path}: expected finite numbers, found others ({part.dtype})")
         parts.append(part)
     return np.concatenate(parts)
