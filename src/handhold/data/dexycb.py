@@ -102,8 +102,8 @@ def select_dexycb(files: Files, index: Index, split: str, options: OpenOptions) 
     if damaged and DAMAGED_SEQUENCES not in options.skip:
         told = "; ".join(str(problem) for problem in damaged)
         raise FileFormatError(
-            f"{told}. dexycb/{split}?skip-damaged:{files.root} (`data export`: --skip-missing) goes "
-            "on without these sequences"
+            f"{told}. dexycb/{split}?skip-damaged:{files.root} (`data export`: --skip-missing) "
+            "goes on without these sequences"
         )
     return DexYCB("dexycb", split, files, index, _rows(files, index, split), options)
 
