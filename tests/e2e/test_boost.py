@@ -20,7 +20,8 @@ import trimesh
 
 from handhold.cli.boost import Boost, boost
 from handhold.cli.synth import novel, scenes
-from handhold.errors import HandholdError, InputError
+from handhold.cli.train import Train
+from handhold.errors import FileFormatError, HandholdError, InputError
 from handhold.models.handbooster.model import HandBoosterConfig, HandBoosterUNet
 from handhold.models.handbooster.weights import save_denoiser
 from handhold.objects.procedural import make_object
@@ -39,6 +40,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "meshes").mkdir()
     mesh = make_object(CAN, np.random.default_rng(0))
     trimesh.Trimesh(*mesh.surface, process=False).export(folder / "meshes" / f"{CAN}.obj")
+    (folder / "meshes" / "broken.obj").write_text("v 0 0 0\nv 0 0 1\nv 0 1 0\nf 1 2 9\n")
     torch.manual_seed(0)
     small = HandBoosterConfig(width=8, multipliers=(1, 2), input_size=32, embedding=16)
     save_denoiser(folder / "denoiser.safetensors", HandBoosterUNet(small))
@@ -86,6 +88,8 @@ def test_made_photos_reach_the_training(run: Boost, ground: Path) -> None:
     told = json.loads((run.out / "network" / "config.json").read_text())
     assert [item.rsplit("=")[1] for item in told["data"]] == ["0.5", "0.5"]
     assert told["data"][1].startswith(f"shards:{run.out / 'images'}")
+    report = json.loads((run.out / "report.json").read_text())["grasps"]
+    assert list(report["objects"]) == [CAN] and list(report["failed"]) == ["broken"]
     before = shards(run.out / "images")
     assert boost(run) == 0  # nothing is done again
     assert shards(run.out / "images") == before
@@ -108,10 +112,24 @@ def test_with_the_filter_what_the_judge_does_not_see_is_left_out(
 
 def test_mistakes_are_told_first(ground: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(InputError, match="no recipe 'nothing'"):
-        boost(options(ground, out, network="nothing"))
-    with pytest.raises(InputError, match="between 0 and 1"):
-        options(ground, out, share=1.0)
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"network": "nothing"}, "no recipe 'nothing'"),
+        ({"network": "hand-detector"}, "--network hand-detector: expected .* sees crops"),
+        ({"network": "mobrecon", "steps": None, "plain": True}, "counts epochs.*--steps"),
+        ({"data": "photos:mine"}, "--data 'photos:mine': expected shards:FOLDER"),
+        ({"data": f"shards:{tmp_path}"}, "no shards"),
+        ({"data": "dexycb/s0-train:X", "generator": None, "objects": "catalogue"}, "--generator"),
+        ({"generator": None}, "no texture_map"),
+        ({"generator": tmp_path / "none"}, "--generator .*none: no such file"),
+        ({"judge": "nobody"}, "--judge: expected"),
+        ({"test": "nowhere"}, "--test 'nowhere'"),
+        ({"objects": str(tmp_path / "none")}, "none"),
+        ({"share": 1.0}, "between 0 and 1"),
+        ({"count": 0}, "--count: expected 1 or more, found 0"),
+    ]
+    for changes, words in wrong:
+        with pytest.raises(HandholdError, match=words):
+            boost(options(ground, out, **changes))
     assert not out.exists()
     large = make_object(CAN, np.random.default_rng(0))
     meshes = tmp_path / "large"
@@ -121,6 +139,36 @@ def test_mistakes_are_told_first(ground: Path, tmp_path: Path) -> None:
     assert boost(options(ground, out, objects=str(meshes))) == 2  # no hand can hold it
     report = json.loads((out / "grasps" / "report.json").read_text())
     assert "barrel" in report["failed"] and not report["objects"]
+
+
+def test_skipped_interrupted_and_other_settings(
+    ground: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Train] = []
+
+    def stopped(options: Train) -> int:
+        asked.append(options)
+        return 130
+
+    monkeypatch.setattr("handhold.cli.train.train", stopped)
+    done = ("grasps", "conditions", "images", "filter")
+    start = options(ground, tmp_path / "run", skip=done, plain=True, mano=tmp_path, seed=4)
+    assert boost(start) == 130
+    (plain,) = asked  # the other training is not begun
+    assert plain.data == (start.data,) and plain.out == start.out / "plain"
+    assert (plain.steps, plain.seed, plain.threads, plain.mano) == (2, 4, 1, tmp_path)
+    assert not (start.out / "report.json").exists()
+    rest = dataclasses.replace(start, skip=(*done, "plain", "network"))
+    assert boost(dataclasses.replace(rest, steps=3, plain=False, workers=2)) == 0
+    assert json.loads((start.out / "report.json").read_text())["settings"]["steps"] == 3
+    other = tmp_path / "other.safetensors"
+    shutil.copy(ground / "denoiser.safetensors", other)
+    with pytest.raises(InputError, match="another generator, seed; give another --out"):
+        boost(dataclasses.replace(rest, generator=other, seed=5))
+    assert len(asked) == 1
+    (start.out / "boost.json").write_text("[]")
+    with pytest.raises(FileFormatError, match=r"boost\.json: expected the settings"):
+        boost(rest)
 
 
 KILLED = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -71,6 +70,7 @@ def deocclude(
     from rich.progress import Progress
 
     from handhold.errors import InputError
+    from handhold.parallel import run_jobs
     from handhold.synthesis.deoccluder.pairs import begin, report
     from handhold.synthesis.shards import shard_path
 
@@ -115,9 +115,9 @@ def deocclude(
             for part in left:
                 job.make(*part, functools.partial(progress.advance, bar))
         else:
-            with ProcessPoolExecutor(workers) as pool:
-                for first, stop in pool.map(_make, [job] * len(left), left):
-                    progress.advance(bar, stop - first)
+            jobs = [(job, part) for part in left]
+            for number, _ in run_jobs(_make, jobs, workers=workers):
+                progress.advance(bar, left[number][1] - left[number][0])
     found = report(out)
     if sheet:
         _sheet(out)
@@ -182,14 +182,13 @@ class _Job:
         )
 
 
-def _make(job: _Job, part: tuple[int, int]) -> tuple[int, int]:
+def _make(job: _Job, part: tuple[int, int]) -> None:
     import cv2
     import torch
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     job.make(*part)
-    return part
 
 
 # Kept in each process, so that it opens data, meshes and networks once.

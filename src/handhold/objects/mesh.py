@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from handhold.errors import FileFormatError, InputError, MissingFileError
 from handhold.scene import FloatArray
 
+GENERIC_STEMS = ("textured", "textured_simple", "nontextured", "mesh", "model")
 MESH_SUFFIXES = (".npz", ".obj", ".ply", ".stl", ".glb", ".gltf", ".off")
 
 
@@ -102,8 +103,13 @@ def weld(vertices: FloatArray, faces: NDArray[np.int64]) -> tuple[FloatArray, ND
     return np.asarray(vertices, dtype=np.float32)[first], kept
 
 
+def object_name(path: Path) -> str:
+    """The object of a mesh file: its stem, or its folder's name for a generic file name."""
+    return path.parent.name if path.stem in GENERIC_STEMS else path.stem
+
+
 def load_object(path: str | Path) -> ObjectMesh:
-    """Read one mesh; its name is the file's stem (or its folder's, for a generic file name).
+    """Read one mesh; its name is `object_name`.
 
     `.npz`: arrays `vertices`, `faces` and optionally `uv`, `texture`, `vertex_colors`,
     `welded_vertices`, `welded_faces`. Other formats (obj, ply, stl, glb, off) go through trimesh,
@@ -118,9 +124,7 @@ def load_object(path: str | Path) -> ObjectMesh:
         raise FileFormatError(
             f"{path}: expected a mesh ({', '.join(MESH_SUFFIXES)}), found {suffix!r}"
         )
-    name = path.stem
-    if name in ("textured", "textured_simple", "nontextured", "mesh", "model"):
-        name = path.parent.name
+    name = object_name(path)
     try:
         return _load_npz(path, name) if suffix == ".npz" else _load_trimesh(path, name)
     except InputError as error:

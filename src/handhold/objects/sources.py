@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from handhold.objects.catalogue import YCB_NAMES
-from handhold.objects.mesh import ObjectMesh, load_object, object_files
+from handhold.objects.mesh import ObjectMesh, load_object, object_files, object_name
 from handhold.objects.procedural import make_object
 
 CATALOGUE = "catalogue"
-# of folders with one object each: the folder has the name
-_GENERIC = ("textured", "textured_simple", "nontextured", "mesh", "model")
 
 
 def mesh_loaders(objects: str | Path) -> dict[str, Callable[[], ObjectMesh]]:
@@ -27,6 +25,5 @@ def mesh_loaders(objects: str | Path) -> dict[str, Callable[[], ObjectMesh]]:
         }
     found: dict[str, Callable[[], ObjectMesh]] = {}
     for path in object_files(objects):
-        name = path.parent.name if path.stem in _GENERIC else path.stem
-        found[name] = functools.partial(load_object, path)
+        found[object_name(path)] = functools.partial(load_object, path)
     return found

@@ -274,7 +274,8 @@ class NovelConditions:
 
 
 def made_grasps(folder: Path, mano: Path | None = None) -> dict[str, Poses]:
-    """The grasps of all objects in the folder of `handhold synth grasps`.
+    """The grasps of all objects in the folder of `handhold synth grasps`; objects without a valid
+    one are left out.
 
     Raises InputError for a folder without any, FileFormatError for damaged shards.
     """
@@ -282,9 +283,11 @@ def made_grasps(folder: Path, mano: Path | None = None) -> dict[str, Poses]:
     parts = sorted(path.parent for path in folder.glob("*/shard-0000.safetensors"))
     if not parts:
         raise InputError(f"{folder}: expected OBJECT/shard-0000.safetensors, found none")
-    found = {part.name: part for part in parts}
-    poses = {name: Poses.made(part, hand) for name, part in found.items()}
-    return {name: value for name, value in poses.items() if len(value.names)}
+    poses = {part.name: Poses.made(part, hand) for part in parts}
+    valid = {name: value for name, value in poses.items() if value.names}
+    if not valid:
+        raise InputError(f"{folder}: expected valid grasps, found none of {', '.join(poses)}")
+    return valid
 
 
 def needed_meshes(

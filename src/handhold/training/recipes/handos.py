@@ -7,18 +7,16 @@ from typing import Any
 
 from handhold.training.config import TrainConfig
 
-FLAT = {"layers_2d": 6, "layers_mesh": 0}
-# sums of the 2D terms where there are no others, as ED-Pose has them; means beside those of meshes
-STAGES = {1: ({"reduction2d": "sum"}, FLAT), 2: ({"reduction2d": "mean"}, {})}
+LAYERS = {"handos-paper": 6, "handos-base": 6, "handos-small": 4}  # of either kind, together
 
 
 def _recipe(model: str, stage: int, values: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
-    loss, network = STAGES[stage]
     base = {
         "model": model,
         "recipe": f"{model}-stage{stage}",
-        "network": network,
-        "loss": loss,
+        "network": {"layers_2d": LAYERS[model], "layers_mesh": 0} if stage == 1 else {},
+        # sums where there are no other terms, as ED-Pose has them; means beside those of meshes
+        "loss": {"reduction2d": "sum" if stage == 1 else "mean"},
         # nothing but 3D labels in every batch keeps hands with 2D labels from losing their depth
         "mixing": "half_3d" if stage == 2 else "batch",
         "batch_size": 16,
