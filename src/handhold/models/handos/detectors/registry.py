@@ -17,7 +17,7 @@ from handhold.models.handos.detectors.interface import FrozenDetector
 
 # name -> what it is
 DETECTORS = {
-    "hand-detector": "the toolkit's first, with its shipped weights; its best places are queries",
+    "hand-detector": "the toolkit's first, whose weights are shipped; its best places are queries",
     "hand-detr": "the toolkit's own, small; weights of `handhold train hand-detr`",
     "grounding-dino": "open vocabulary, asked for a hand; extra transformers",
     "mm-grounding-dino": "the same, trained by others on more; extra transformers",
@@ -31,7 +31,8 @@ DETECTORS = {
 
 def build_detector(name: str, weights: str | Path | None = None, **options: Any) -> FrozenDetector:
     """The detector of that name, frozen. weights: what its `load` takes; None for fresh ones
-    (hand-detr) or none at all. options: what its class takes (config, label, prompt ...).
+    (hand-detector, hand-detr) or none at all. options: what its class takes (config, label, prompt
+    ...).
 
     Raises InputError for unknown names, MissingExtraError, WeightsError.
     """
