@@ -337,7 +337,7 @@ def test_pairs_in_shards_and_after_a_kill(folder: Path, tmp_path: Path) -> None:
     process.wait()
     written = first.stat().st_mtime_ns
     (killed / ".shard-000001.99.tar").write_bytes(b"left by a killed run")
-    assert deocclude(str(folder), killed, free=True, shard_size=2, sheet=False) == 0
+    assert deocclude(str(folder), killed, free=True, shard_size=2, sheet=False, workers=2) == 0
     assert _files(killed) == _files(whole) and first.stat().st_mtime_ns == written
     assert not list(killed.glob(".shard*"))
     with pytest.raises(InputError, match="was begun with seed 0, not 1"):
