@@ -167,7 +167,7 @@ def test_skipped_interrupted_and_other_settings(
         boost(dataclasses.replace(rest, generator=other, seed=5))
     assert len(asked) == 1
     (start.out / "boost.json").write_text("[]")
-    with pytest.raises(FileFormatError, match=r"boost\.json: expected the settings"):
+    with pytest.raises(FileFormatError, match=r"boost\.json: expected an object"):
         boost(rest)
 
 
