@@ -22,6 +22,16 @@ class MissingFileError(HandholdError, FileNotFoundError):
         return str(self.args[0]) if self.args else ""
 
 
+class WriteError(HandholdError, OSError):
+    """A file cannot be written: the disk is full, a quota is reached, the folder is closed to us.
+
+    Made like an OSError, of error number, reason and file; finished files stay as they are.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename}: cannot be written ({self.strerror}); what was finished is kept"
+
+
 class MissingExtraError(HandholdError, ImportError):
     """An optional dependency is needed; the message says which extra installs it."""
 

@@ -6,13 +6,21 @@ from its arguments: what comes out does not depend on where or in what order job
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from handhold.errors import HandholdError, MissingExtraError
 
 LOCAL = "local"
+DIED = (
+    "a worker process was killed, perhaps for want of memory; what was finished is kept, and the "
+    "same command goes on"
+)
 Jobs = Sequence[tuple[Any, ...]]
 
 
@@ -23,8 +31,8 @@ def run_jobs(
 
     workers: processes on this machine. ray: address of a cluster that sees the same folders, or
     "local" to start one here, of `workers` processes. The first error ends it; jobs that were
-    finished stay. Raises MissingExtraError without Ray where it is asked for, and what a job
-    raises.
+    finished stay. Raises MissingExtraError without Ray where it is asked for, what a job raises,
+    and HandholdError where a worker is killed.
     """
     if not jobs:
         return
@@ -40,15 +48,30 @@ def run_jobs(
 def _in_processes(
     function: Callable[..., Any], jobs: Jobs, workers: int
 ) -> Iterator[tuple[int, Any]]:
-    with ProcessPoolExecutor(min(workers, len(jobs))) as pool:
+    size = min(workers, len(jobs))
+    with ProcessPoolExecutor(size, initializer=_end_with_parent) as pool:
         running = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
         try:
             while running:
                 for one in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(one), one.result()
+        except BrokenProcessPool as error:
+            raise HandholdError(DIED) from error
         finally:
             for one in running:
                 one.cancel()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, even by kill -9."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _on_ray(
@@ -56,7 +79,7 @@ def _on_ray(
 ) -> Iterator[tuple[int, Any]]:
     try:
         import ray
-        from ray.exceptions import RayTaskError
+        from ray.exceptions import RayTaskError, WorkerCrashedError
     except ImportError as error:
         raise MissingExtraError("--ray needs: pip install 'handhold[ray]'") from error
     quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
@@ -72,9 +95,11 @@ def _on_ray(
             for one in ray.wait(list(running))[0]:
                 yield running.pop(one), ray.get(one)
     except RayTaskError as error:
-        if isinstance(error.cause, HandholdError):
+        if isinstance(error.cause, HandholdError | OSError):
             raise error.cause from None
         raise
+    except WorkerCrashedError as error:
+        raise HandholdError(DIED) from error
     finally:
         if started:
             ray.shutdown()

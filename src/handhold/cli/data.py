@@ -144,13 +144,10 @@ def view(
         mano: Folder with the official MANO files, whose parameters the labels are.
         workers: Processes for the index, where it has to be made.
     """
-    import cv2
-
-    from handhold.atomic import replacing
     from handhold.data.occlusion import hand_faces
     from handhold.errors import InputError
     from handhold.render.labels import draw_labels
-    from handhold.render.overlay import contact_sheet
+    from handhold.render.overlay import contact_sheet, write_picture
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"{out}: expected a name that ends in .png or .jpg")
@@ -168,9 +165,7 @@ def view(
         scale = max(1, round(cell / max(sample.image.shape[:2])))
         pictures.append(draw_labels(sample, scale=scale, faces=faces, caption=sample.key))
     sheet = contact_sheet(pictures, columns, cell=cell)
-    with replacing(out) as unfinished:
-        if not cv2.imwrite(str(unfinished), sheet[..., ::-1]):
-            raise InputError(f"{out}: cannot be written")
+    write_picture(out, sheet)
     print(f"{count} of {len(samples):,} samples of {name}/{samples.split} in {out}")
 
 

@@ -90,6 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `handhold models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.strerror is None:  # none of the system's: a defect of ours
+            raise
+        named = error.filename2 or error.filename
+        where = "" if named is None else f"{os.fsdecode(named)}: "
+        print(f"handhold: {where}{error.strerror}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

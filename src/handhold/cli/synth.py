@@ -109,12 +109,9 @@ def _write_lines(folder: Path, lines: list[NDArray[np.uint8]]) -> None:
 
 
 def _write_sheet(folder: Path, sheet: NDArray[np.uint8]) -> None:
-    import cv2
+    from handhold.render.overlay import write_picture
 
-    from handhold.atomic import replacing
-
-    with replacing(folder / "sheet.png") as unfinished:
-        cv2.imwrite(str(unfinished), sheet[..., ::-1])
+    write_picture(folder / "sheet.png", sheet)
 
 
 def conditions(

@@ -115,9 +115,8 @@ def deocclude(
             for part in left:
                 job.make(*part, functools.partial(progress.advance, bar))
         else:
-            jobs = [(job, part) for part in left]
-            for number, _ in run_jobs(_make, jobs, workers=workers):
-                progress.advance(bar, left[number][1] - left[number][0])
+            for _, made in run_jobs(_make, [(job, *part) for part in left], workers=workers):
+                progress.advance(bar, made)
     found = report(out)
     if sheet:
         _sheet(out)
@@ -182,13 +181,14 @@ class _Job:
         )
 
 
-def _make(job: _Job, part: tuple[int, int]) -> None:
+def _make(job: _Job, first: int, stop: int) -> int:
     import cv2
     import torch
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    job.make(*part)
+    job.make(first, stop)
+    return stop - first
 
 
 # Kept in each process, so that it opens data, meshes and networks once.
@@ -244,15 +244,11 @@ def _way(job: _Job) -> Any:
 
 
 def _sheet(out: Path) -> None:
-    from handhold.atomic import write_bytes
-    from handhold.render.overlay import contact_sheet
+    from handhold.render.overlay import contact_sheet, write_picture
     from handhold.synthesis.deoccluder.pairs import beside
     from handhold.synthesis.shards import read_shards
 
     pairs = (sample for sample in read_shards(out) if sample.bare_image is not None)
     lines = [beside(sample) for sample in islice(pairs, PAIRS_SHOWN)]
     if lines:
-        import cv2
-
-        picture = contact_sheet(lines, columns=4)
-        write_bytes(out / "sheet.png", cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        write_picture(out / "sheet.png", contact_sheet(lines, columns=4))

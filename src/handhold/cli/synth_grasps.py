@@ -104,7 +104,7 @@ def _object(
     """The grasps of one object, or why there are none."""
     import torch
 
-    from handhold.errors import HandholdError
+    from handhold.errors import HandholdError, WriteError
     from handhold.objects.sources import mesh_loaders
     from handhold.synthesis.grasps.files import fill
     from handhold.synthesis.grasps.solid import prepare
@@ -115,6 +115,8 @@ def _object(
         solid = prepare(mesh_loaders(objects)[name](), points=config.points)
         outcome = fill(hand, solid, folder, count, seed, config)
         _extras(hand, solid, folder, sheet, json_files)
+    except WriteError:  # nor could the next object's be written
+        raise
     except HandholdError as error:
         return str(error)
     return outcome
@@ -152,15 +154,13 @@ def _config(
 
 
 def _extras(hand: GraspHand, solid: Solid, folder: Path, sheet: bool, json_files: bool) -> None:
-    import cv2
-
+    from handhold.render.overlay import write_picture
     from handhold.synthesis.grasps.files import published_records, read_grasps, write_whole
     from handhold.synthesis.grasps.sheet import draw_sheet
 
     arrays = read_grasps(folder)
     if sheet:
-        picture = draw_sheet(hand, solid, arrays["vectors"])
-        write_whole(folder / "sheet.png", cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        write_picture(folder / "sheet.png", draw_sheet(hand, solid, arrays["vectors"]))
     if json_files:
         for name, record in published_records(arrays):
             write_whole(folder / "json" / name, (json.dumps(record) + "\n").encode())

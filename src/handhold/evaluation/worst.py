@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.atomic import replacing
 from handhold.errors import InputError
 from handhold.evaluation.collect import Pair, tight_box
 from handhold.render.labels import draw_labels
-from handhold.render.overlay import contact_sheet, draw_overlay
+from handhold.render.overlay import contact_sheet, draw_overlay, write_picture
 from handhold.scene import Sample, Scene
 
 
@@ -99,7 +98,5 @@ class Worst:
 
     def write(self, path: Path, faces: Mapping[str, NDArray[Any]]) -> Path:
         """The sheet as a PNG, under a temporary name first."""
-        with replacing(path) as unfinished:
-            if not cv2.imwrite(str(unfinished), self.sheet(faces)[..., ::-1]):
-                raise InputError(f"{path}: cannot be written")
+        write_picture(path, self.sheet(faces))
         return path

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handhold.atomic import write_bytes
 from handhold.errors import InputError
 from handhold.hand.convention import SKELETON
 from handhold.render.colors import HAND_COLORS, OBJECT_COLOR, Color, joint_color
@@ -205,6 +207,15 @@ def contact_sheet(
         left = number % columns * step + (cell - image.shape[1]) // 2
         sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
     return sheet
+
+
+def write_picture(path: str | Path, image: Image) -> None:
+    """An RGB image (H, W, 3) as the file's ending says, whole or not at all. Raises WriteError."""
+    # imwrite would not say that the disk is full
+    done, data = cv2.imencode(Path(path).suffix, image[..., ::-1])
+    if not done:
+        raise InputError(f"{path}: a picture of {image.shape} cannot be encoded")
+    write_bytes(path, data.tobytes())
 
 
 def _plain(color: Color) -> Material:

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handhold.atomic import replacing
 from handhold.geometry.boxes import apply_affine
+from handhold.render.overlay import write_picture
 from handhold.scene import FloatArray, Hand, Sample
 from handhold.synthesis.conditions import draw_skeleton
 from handhold.synthesis.filtering import Judge
@@ -47,8 +47,7 @@ def write_sheets(
                 sample = ShardDataset(place[0])[place[1]]
                 drawn[place] = draw_judgement(sample, *judge(sample))
         sheet = _sheet([drawn[place] for place in places])
-        with replacing(out / f"{name}.png") as unfinished:
-            cv2.imwrite(str(unfinished), sheet[..., ::-1])
+        write_picture(out / f"{name}.png", sheet)
         written.append(out / f"{name}.png")
     return written
 

@@ -11,6 +11,7 @@ it is complete, and complete shards are kept when the writing is started again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -29,8 +30,8 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from handhold.atomic import replacing, write_text
-from handhold.errors import FileFormatError, InputError, MissingFileError
+from handhold.atomic import remove_unfinished, replacing, write_text
+from handhold.errors import FileFormatError, InputError, MissingFileError, WriteError
 from handhold.scene import Camera, Hand, Provenance, RigidObject, Sample
 
 FORMAT = 1
@@ -250,7 +251,8 @@ def _indexed(files: Sequence[Path]) -> dict[Path, ShardIndex]:
     for folder in stale:
         if os.access(folder, os.W_OK):
             there = {name: x for name, x in caches[folder].items() if (folder / name).exists()}
-            _write_index(folder, there)
+            with contextlib.suppress(WriteError):  # a full disk does not hinder reading
+                _write_index(folder, there)
     return result
 
 
@@ -296,19 +298,13 @@ def write_shards(
             if sum(1 for _ in block) < shard_size:
                 return written
             continue
-        count = _write_shard(block, path, first, quality=quality, depth=depth)
+        encoded = (encode_sample(sample, quality=quality, depth=depth) for sample in block)
+        count = write_members(encoded, path, first)
         if count:
             written.append(path)
         if count < shard_size:
             return written
     return written
-
-
-def _write_shard(
-    block: Iterable[Sample], path: Path, first: int, *, quality: int, depth: bool
-) -> int:
-    encoded = (encode_sample(sample, quality=quality, depth=depth) for sample in block)
-    return write_members(encoded, path, first)
 
 
 def write_members(samples: Iterable[dict[str, bytes]], path: Path, first: int = 0) -> int:
@@ -319,6 +315,7 @@ def write_members(samples: Iterable[dict[str, bytes]], path: Path, first: int = 
     if start is None:
         return 0
     count = 0
+    remove_unfinished(path)
     with (
         replacing(path) as unfinished,
         tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as archive,

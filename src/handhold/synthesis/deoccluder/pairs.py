@@ -197,13 +197,11 @@ def write_pairs(
     """Write the samples first .. stop - 1 as one shard, unless it is there; the same bytes whenever
     it is done. first: a multiple of shard_size. drop "worse": no second image where the judge's
     score is not better than the photo's (UniHOPE's rule `score`). progress: called a frame.
-    Raises InputError for a folder or disk that cannot be written; finished shards are kept.
+    Raises WriteError for a folder or disk that cannot be written; finished shards are kept.
     """
     path = shard_path(out, first // shard_size)
     if path.exists():
         return
-    for left in out.glob(f".{path.stem}.*"):  # of a run that was killed
-        left.unlink(missing_ok=True)
 
     def drawn() -> Iterator[Sample]:
         rows: list[dict[str, Any]] = []
@@ -217,15 +215,7 @@ def write_pairs(
             if progress is not None:
                 progress()
 
-    try:
-        write_shards(drawn(), out, shard_size, first, quality=QUALITY, depth=False)
-    except OSError as error:
-        if isinstance(error, HandholdError):
-            raise
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); finished shards are kept, and "
-            "the same command goes on"
-        ) from error
+    write_shards(drawn(), out, shard_size, first, quality=QUALITY, depth=False)
 
 
 def _read(samples: SampleSet, number: int) -> Sample:

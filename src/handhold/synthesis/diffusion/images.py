@@ -76,9 +76,11 @@ def make_images(
 def open_conditions(folder: Path) -> ShardDataset:
     """Shards whose samples have maps; nothing else of their pictures is read but masks.
 
-    Raises InputError where the first sample has none.
+    Raises InputError where there is no sample or the first has none.
     """
     samples = ShardDataset(folder, skip=set(OPTIONAL) - {*MAPS, "hand_mask", "object_mask"})
+    if not len(samples):
+        raise InputError(f"{folder}: its shards hold no samples")
     if samples[0].texture_map is None or samples[0].normal_map is None:
         raise InputError(f"{folder}: its samples have no texture_map and normal_map")
     return samples

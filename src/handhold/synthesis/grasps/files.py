@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from handhold.atomic import write_bytes
+from handhold.atomic import remove_unfinished, write_bytes
 from handhold.errors import FileFormatError, InputError
 from handhold.objects.mesh import ObjectMesh
 from handhold.synthesis.grasps.generate import ARRAYS, Batch, GraspConfig, make_batch
@@ -72,7 +72,7 @@ def _digest(*arrays: NDArray[Any]) -> str:
 
 
 def write_shard(batch: Batch, path: Path, settings: dict[str, Any]) -> None:
-    """Write a batch under a temporary name and move it. Raises InputError when the disk refuses."""
+    """Write a batch under a temporary name and move it. Raises WriteError when the disk refuses."""
     info = {**settings, "attempts": batch.attempts, "fallen": batch.fallen}
     arrays = {name: np.ascontiguousarray(getattr(batch, name)) for name in ARRAYS}
     data = safetensors.numpy.save(arrays, metadata={"info": json.dumps(info, sort_keys=True)})
@@ -80,12 +80,11 @@ def write_shard(batch: Batch, path: Path, settings: dict[str, Any]) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and move it. Raises InputError when the disk refuses."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    """Write a file under a temporary name and move it, in a folder that is made if need be. Raises
+    WriteError when the disk refuses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path)
+    write_bytes(path, data)
 
 
 def read_shard(path: Path) -> tuple[Batch, dict[str, Any]]:
