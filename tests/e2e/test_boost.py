@@ -1,16 +1,11 @@
 """The whole road on the smallest of everything: what each step reads is what the one before wrote,
-a run goes on where it was killed, and mistakes are told before work is done."""
+nothing is done twice, and mistakes are told before work is done."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +14,7 @@ import torch
 import trimesh
 
 from handhold.cli.boost import Boost, boost
-from handhold.cli.synth import novel, scenes
+from handhold.cli.synth import scenes
 from handhold.cli.train import Train
 from handhold.errors import FileFormatError, HandholdError, InputError
 from handhold.models.handbooster.model import HandBoosterConfig, HandBoosterUNet
@@ -169,32 +164,3 @@ def test_skipped_interrupted_and_other_settings(
     (start.out / "boost.json").write_text("[]")
     with pytest.raises(FileFormatError, match=r"boost\.json: expected an object"):
         boost(rest)
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from handhold.cli.synth import novel
-from handhold.synthesis.novel import NovelConfig
-from handhold.synthesis.scenes import SceneConfig
-novel(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4], count=12, shard_size=2,
-      sheet=False, scene=SceneConfig(occluder=0.0, edge_rays=1))
-"""
-
-
-def test_killed_conditions_go_on_byte_for_byte(run: Boost, tmp_path: Path) -> None:
-    grasps, data = run.out / "grasps", run.data
-    scene = SceneConfig(occluder=0.0, edge_rays=1)
-    novel(grasps, data, tmp_path / "whole", run.objects, 12, shard_size=2, sheet=False, scene=scene)
-    out = tmp_path / "killed"
-    words = [sys.executable, "-c", KILLED, str(grasps), data, str(out), run.objects]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(out.glob("shard-*.tar")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    done = shards(out)
-    assert len(done) < 6
-    novel(grasps, data, out, run.objects, 12, shard_size=2, sheet=False, scene=scene)
-    assert shards(out) == shards(tmp_path / "whole")

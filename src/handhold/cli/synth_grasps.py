@@ -62,6 +62,7 @@ def grasps(
         raise InputError(f"--count: expected 1 or more, found {count}")
     config = _config(method, check, steps, table, lift, batch)
     names = list(mesh_loaders(objects))
+    out.mkdir(parents=True, exist_ok=True)
     jobs = [
         (name, objects, mano, out / name, count, seed, config, sheet, json_files) for name in names
     ]

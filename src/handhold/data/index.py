@@ -143,8 +143,8 @@ def open_index(
 
 def _unwritable(folder: Path, error: OSError) -> InputError:
     return InputError(
-        f"{folder}: the index cannot be written there ({error.strerror or error}); set {HOME_VARIABLE} to a "
-        "folder for it"
+        f"{folder}: the index cannot be written there ({error.strerror or error}); set "
+        f"{HOME_VARIABLE} to a folder for it"
     )
 
 
