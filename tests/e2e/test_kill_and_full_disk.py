@@ -116,7 +116,7 @@ class Steps:
         at = self.folder
         series = ("--count", "2", "--shard-size", "1", "--no-sheet")
         told: dict[str, tuple[object, ...]] = {
-            "scenes": (*series, *SMALL, "--config.conditions"),
+            "scenes": (*series, *SMALL, "--config.conditions", "--seed", "1"),
             "grasps": ("--objects", at / "meshes", "--count", "4", "--batch", "3", "--steps", "4",
                        "--no-sheet"),
             "novel": ("--grasps", at / "grasps", "--data", f"shards:{at / 'scenes'}", *series,
@@ -126,8 +126,8 @@ class Steps:
             "filter": (at / "scenes", "--threads", "1", "--config.pictures", "0",
                        *(f"--config.{kind}mp{what}pe-mm=1e9" for kind in ("", "pa-")
                          for what in "jv")),
-            "deocclude": ("--data", at / "scenes", "--free", "--threshold", "1", "--shard-size", "1",
-                          "--no-sheet"),
+            "deocclude": ("--data", at / "scenes", "--free", "--threshold", "1", "--no-sheet",
+                          "--shard-size", "1"),
         }  # fmt: skip
         return ["synth", name, *map(str, told[name]), "--out", str(out)]
 
@@ -195,7 +195,7 @@ def test_pairs_were_drawn(steps: Steps) -> None:
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    path, config = tmp_path / "last.ckpt", TrainConfig(steps=9)
+    path, config = tmp_path / "last.ckpt", TrainConfig(model="unihope-small", steps=9)
     state = {"network": {"weight": torch.arange(1000.0)}}
     save_checkpoint(path, Checkpoint(config=config, done=1, seconds=1.0, state=state))
     before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -266,8 +266,6 @@ def test_what_novel_and_filter_cannot_use(
 
     (meshes / "other.obj").write_bytes((steps.folder / "meshes" / f"{CAN}.obj").read_bytes())
     assert f"{meshes}: there is no mesh of {CAN}" in novel(grasps, real, meshes)
-    (meshes / f"{CAN}.obj").write_text("v 0 0 zero\nf 1 2 3\n")
-    assert f"{CAN}.obj" in novel(grasps, real, meshes)
     assert f"{empty}: expected mesh files" in novel(grasps, real, empty)
     assert f"{empty}: expected OBJECT/shard-0000" in novel(empty, real, meshes)
     assert f"{empty}: no shards" in novel(grasps, f"shards:{empty}", steps.folder / "meshes")
