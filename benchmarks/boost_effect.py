@@ -1,7 +1,7 @@
 """What HandBooster's data and UniHOPE's pairs change, in a form for one processor core.
 
     OMP_NUM_THREADS=1 python benchmarks/boost_effect.py --table data --out runs/effect \
-        --generator handbooster.safetensors [--seeds 0 1] [--steps 200] [--save]
+        --generator handbooster.safetensors [--seeds 0 1] [--steps 100] [--save]
 
 --table data: a small network trained on a narrow "real" set (3 objects, 2 grasps of each, 4 views,
 2 hand shapes) alone, with rendered novel conditions, and with photos that a denoiser made of these
@@ -9,6 +9,10 @@ and a network filtered; as many steps each. --table sampling: the rendered condi
 and cross-distribution sampling on and off. --table pairs: UniHOPE with and without pairs,
 enhancement and filtering, by visible share of the hand. Measured on photos that no training saw:
 all 21 objects of the catalogue, a new grasp and a new hand each, wider views.
+
+The small network is hflnet-small. Its features are those of the shipped unihope-small, which knows
+many hands already, and stay as they are; encoder and MANO head begin anew: from nothing, a hundred
+steps teach no network anything.
 
 There is no real photo in it: the "real" set, the rendered photos and the test come from the same
 ray-caster, so rendered photos have no gap to close, which the paper's denoiser is for. The grasps
@@ -37,12 +41,14 @@ import machine
 import numpy as np
 import torch
 from effect_tables import GROUPS, MEASURES, save, table
+from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
 from handhold.atomic import write_text
 from handhold.hand.anatomy import sample_betas
 from handhold.hand.model import HandModel
 from handhold.inference.estimator import Estimator
+from handhold.models.loading import load_model
 from handhold.objects.catalogue import YCB_NAMES
 from handhold.objects.sources import CATALOGUE, mesh_loaders
 from handhold.scene import Sample
@@ -66,6 +72,7 @@ from handhold.training.run import train
 OBJECTS = ("003_cracker_box", "005_tomato_soup_can", "006_mustard_bottle")
 GRASPS, VIEWS, SHAPES = 2, 4, 2  # of an object; of the narrow set
 NARROW_DEG, WIDE_DEG = 8.0, 20.0  # deviation of the turns about the views
+FEATURES = ("backbone", "hand_attention", "hand_head")  # of the shipped network, kept as they are
 PALM = (0, 5, 9, 13, 17)
 SIDE, SHARD = 128, 50
 SCENE = SceneConfig(width=SIDE, height=SIDE, occluder=0.0)
@@ -85,6 +92,7 @@ class Budget:
     size: int
     real: int
     novel: int
+    made: int
     test: int
     pool: int
     kept: int
@@ -217,9 +225,9 @@ class Photos:
             return "no denoiser was given (--generator)"
         conditions, images = self.rendered(), self.out / "images"
         config = ImageConfig(steps=self.budget.photo_steps)
-        for first in range(0, self.budget.novel, SHARD):
+        for first in range(0, self.budget.made, SHARD):
             if not shard_path(images, first // SHARD).exists():
-                stop = min(self.budget.novel, first + SHARD)
+                stop = min(self.budget.made, first + SHARD)
                 write_photos(self.generator, conditions, images, first, stop, SHARD, 0, config)
         report = filter_images(images, self.out / "accepted", config=FilterConfig())
         print(report)
@@ -260,6 +268,16 @@ def measured(name: str, weights: Path, test: Path) -> dict[str, Any]:
     ]
     counts = [int((seen == n).sum()) for n in range(len(GROUPS))]
     return means | {"groups": groups, "counts": counts, "photos": len(rows)}
+
+
+def features(out: Path) -> dict[str, Any]:
+    """Settings for a network whose FEATURES are those of the shipped unihope-small."""
+    path = out / "features.safetensors"
+    if not path.exists():
+        kept = load_model("unihope-small").network.state_dict()
+        chosen = {k: v.contiguous() for k, v in kept.items() if k.split(".")[0] in FEATURES}
+        save_file(chosen, path)
+    return {"start_from": str(path), "frozen": FEATURES}
 
 
 def run(name: str, folder: Path, test: Path, budget: Budget, **changes: Any) -> dict[str, Any]:
@@ -390,7 +408,8 @@ def experiment(name: str, photos: Photos, network: str) -> dict[str, Any]:
             parts = "_".join(Path(part.split("=")[0]).name for part in changes["data"])
             ways = "".join(f"_{key}" for key in ("pairs", "loss") if key in changes)
             folder = photos.out / "runs" / f"{label}_{parts}{ways}_seed{seed}"
-            found = run(network, folder, test, budget, seed=seed, **changes)
+            start = {} if pairs else features(photos.out)
+            found = run(network, folder, test, budget, seed=seed, **start, **changes)
             arms.setdefault(arm, {"runs": {}})["runs"][str(seed)] = found
     return {
         "told": told,
@@ -403,7 +422,10 @@ def experiment(name: str, photos: Photos, network: str) -> dict[str, Any]:
 
 def _conditions(photos: Photos, network: str, pairs: bool) -> Iterator[tuple[str, Any]]:
     budget = photos.budget
-    yield "network", f"{network}, from random weights, crops of {budget.size}"
+    start = "from random weights"
+    if not pairs:
+        start = f"{', '.join(FEATURES)} of the shipped unihope-small, frozen, the rest random"
+    yield "network", f"{network}, {start}; crops of {budget.size}"
     yield (
         "training",
         f"{budget.steps} steps of {budget.batch}, bf16, recipe's rate and augmentation",
@@ -440,7 +462,7 @@ def agree(out: Path, budget: Budget) -> None:
     sizes = {
         name: value
         for name, value in dataclasses.asdict(budget).items()
-        if name not in ("seeds", "steps", "batch", "size")
+        if name not in ("seeds", "steps", "batch", "size", "made")
     }
     path = out / "budget.json"
     if path.exists() and (earlier := json.loads(path.read_text())) != sizes:
@@ -455,14 +477,15 @@ def main() -> None:
     parser.add_argument("--table", choices=list(TABLES), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of photos and runs")
     parser.add_argument("--generator", type=Path, help="weights of handbooster-small")
-    parser.add_argument("--network", help="recipe; mobrecon-small, for pairs unihope-small")
+    parser.add_argument("--network", help="recipe; hflnet-small, for pairs unihope-small")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     for name, value in {
-        "steps": 200,
-        "batch": 16,
-        "size": 64,
+        "steps": 100,
+        "batch": 8,
+        "size": 128,
         "real": 300,
         "novel": 300,
+        "made": 100,
         "test": 150,
         "pool": 150,
         "kept": 40,
@@ -477,7 +500,7 @@ def main() -> None:
     budget = Budget(seeds=tuple(asked.seeds), **sizes)
     agree(asked.out, budget)
     photos = Photos(out=asked.out, budget=budget, generator=asked.generator)
-    network = asked.network or ("unihope-small" if asked.table == "pairs" else "mobrecon-small")
+    network = asked.network or ("unihope-small" if asked.table == "pairs" else "hflnet-small")
     found = experiment(asked.table, photos, network)
     found["conditions"] |= {"processor": machine.processor(), "load": machine.load()}
     print("\n".join(table(found)))

@@ -11,6 +11,7 @@ from typing import Any
 from handhold.evaluation.metrics.hand import VISIBILITY_EDGES
 
 RESULTS = Path(__file__).parent / "results" / "boost_effect.json"
+NAMES = ("data", "sampling", "pairs")
 MEASURES = {"mpjpe_mm": "joints, wrists together", "pa_mpjpe_mm": "joints, aligned"}
 GROUPS = tuple(f"{100 * low:.0f}-{100 * high:.0f} %" for low, high in pairwise(VISIBILITY_EDGES))
 
@@ -89,10 +90,15 @@ def _row(cells: list[str]) -> str:
 
 
 def document(figures: dict[str, Any]) -> str:
-    """The whole page: each table with its conditions."""
+    """The whole page: each of NAMES with its conditions, or that it was not run."""
     lines = ["# What made data change", "", "Made by `python benchmarks/boost_effect.py`.", ""]
-    for name, found in figures.items():
-        lines += [f"## {name}", "", found["told"], ""]
+    for name in NAMES:
+        lines += [f"## {name}", ""]
+        if name not in figures:
+            lines += [f"Not run yet (`--table {name} --save`).", ""]
+            continue
+        found = figures[name]
+        lines += [found["told"], ""]
         lines += [*table(found), "", "Conditions:", ""]
         lines += [f"- {key}: {value}" for key, value in found["conditions"].items()]
         lines.append("")

@@ -108,4 +108,5 @@ def test_tables_are_kept_beside_each_other(
     page = results.with_suffix(".md").read_text()
     assert page.index("## data") < page.index("Made anew.") < page.index("## sampling")
     assert "Made up." not in page and "- seeds: 0, 1" in page
+    assert page.count("Not run yet") == 1 and page.index("## pairs") < page.index("Not run yet")
     assert results.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
