@@ -213,14 +213,14 @@ def experiment(name: str, photos: Photos, network: str, asked: list[str] | None)
         "base": base,
         "groups": pairs,
         "arms": {arm: arms[arm] for arm in given},
-        "conditions": dict(_conditions(photos, network, pairs)),
+        "conditions": dict(_conditions(photos, network, name)),
     }
 
 
-def _conditions(photos: Photos, network: str, pairs: bool) -> Iterator[tuple[str, Any]]:
+def _conditions(photos: Photos, network: str, name: str) -> Iterator[tuple[str, Any]]:
     budget = photos.budget
     start = "from random weights"
-    if not pairs:
+    if name != "pairs":
         start = f"{', '.join(FEATURES)} of the shipped unihope-small, frozen, the rest random"
     yield "network", f"{network}, {start}; crops of {budget.size}"
     yield (
@@ -231,7 +231,7 @@ def _conditions(photos: Photos, network: str, pairs: bool) -> Iterator[tuple[str
         "seeds",
         ", ".join(map(str, budget.seeds)) + " (weights and order; the photos are the same)",
     )
-    if pairs:
+    if name == "pairs":
         yield "photos", f"{budget.real} scenes with held objects, {budget.test} others to measure"
         return
     yield (
@@ -245,7 +245,7 @@ def _conditions(photos: Photos, network: str, pairs: bool) -> Iterator[tuple[str
     )
     yield "test", f"{budget.test} photos: {len(YCB_NAMES)} objects, a grasp and a hand each"
     report = photos.out / "accepted" / "report.json"
-    if report.is_file():
+    if name == "data" and report.is_file():
         told = json.loads(report.read_text())
         yield (
             "made photos",

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from handhold.cli.synth_deocclude import deocclude
 from scipy.spatial.transform import Rotation
 
+from handhold.cli.synth_deocclude import deocclude
 from handhold.hand.anatomy import sample_betas
 from handhold.hand.model import HandModel
 from handhold.objects.catalogue import YCB_NAMES
