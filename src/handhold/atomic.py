@@ -47,6 +47,8 @@ def _refusal(error: BaseException | None, file: Path) -> OSError | None:
     while error is not None and not isinstance(error, HandholdError):
         if isinstance(error, OSError):
             of_this = error.filename is not None and str(error.filename) == str(file)
+            if error.errno == errno.ENOENT:  # nothing was written, or there is no such folder
+                return None
             if of_this or (error.filename is None and error.errno in REFUSALS):
                 return error
         error = error.__cause__ or error.__context__

@@ -49,7 +49,9 @@ def _in_processes(
     function: Callable[..., Any], jobs: Jobs, workers: int
 ) -> Iterator[tuple[int, Any]]:
     size = min(workers, len(jobs))
-    with ProcessPoolExecutor(size, initializer=_end_with_parent) as pool:
+    # not forked from this process: a fork copies the locks that its libraries' threads hold
+    clean = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(size, clean, initializer=_end_with_parent) as pool:
         running = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
         try:
             while running:

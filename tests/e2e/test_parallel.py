@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import importlib
 import re
 import signal
 import subprocess
@@ -110,32 +109,51 @@ def test_images(conditions: Path, ray_cluster: None, tmp_path: Path) -> None:
     assert run("one") == run("ray", ray="local")
 
 
-def _fails(number: int) -> int:
+JOBS = """
+import errno, os, signal
+from handhold.errors import InputError
+
+def fails(number):
+    if number == 1:
+        raise InputError("job 1 cannot be done")
+    return 10 * number
+
+def is_killed(number):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+def is_full(number):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"shard-{number}.tar")
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module that worker processes can import."""
+    (tmp_path / "made_up_jobs.py").write_text(JOBS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "made_up_jobs", raising=False)
+    return importlib.import_module("made_up_jobs")
+
+
+def _fails(number: int) -> int:  # for Ray, which sends the function itself
     if number == 1:
         raise InputError("job 1 cannot be done")
     return 10 * number
 
 
 @pytest.mark.parametrize("where", [{}, {"workers": 2}, {"ray": "local"}])
-def test_results_and_errors_come_back(where: dict[str, Any], ray_cluster: None) -> None:
-    assert dict(run_jobs(_fails, [(0,), (2,), (3,)], **where)) == {0: 0, 1: 20, 2: 30}
+def test_results_and_errors_come_back(where: dict[str, Any], ray_cluster: None, jobs: Any) -> None:
+    function = _fails if "ray" in where else jobs.fails
+    assert dict(run_jobs(function, [(0,), (2,), (3,)], **where)) == {0: 0, 1: 20, 2: 30}
     with pytest.raises(InputError, match="job 1 cannot be done"):
-        list(run_jobs(_fails, [(1,)], **where))
-    assert list(run_jobs(_fails, [], **where)) == []
-
-
-def _is_killed(number: int) -> int:
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def _is_full(number: int) -> int:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"shard-{number}.tar")
+        list(run_jobs(function, [(1,)], **where))
+    assert list(run_jobs(function, [], **where)) == []
 
 
 def test_a_killed_worker_and_a_full_disk_are_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], jobs: Any
 ) -> None:
     def told(function: Any) -> str:
         monkeypatch.setattr(
@@ -144,8 +162,8 @@ def test_a_killed_worker_and_a_full_disk_are_named(
         assert main(["doctor"]) == 2
         return capsys.readouterr().err
 
-    assert told(_is_killed).startswith("handhold: a worker process was killed")
-    assert re.fullmatch(r"handhold: shard-[12]\.tar: No space left on device\n", told(_is_full))
+    assert told(jobs.is_killed).startswith("handhold: a worker process was killed")
+    assert re.fullmatch(r"handhold: shard-[12]\.tar: No space left on device\n", told(jobs.is_full))
 
 
 ORPHANS = """
@@ -162,9 +180,10 @@ if __name__ == "__main__":
 """
 
 
-def test_no_worker_outlives_kill_9() -> None:
+def test_no_worker_outlives_kill_9(tmp_path: Path) -> None:
     """The pipe ends when the last process that holds it has ended."""
-    command = [sys.executable, "-c", ORPHANS]
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    command = [sys.executable, str(tmp_path / "orphans.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL

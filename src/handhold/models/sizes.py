@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from handhold.models.loading import build_model
 from handhold.models.nn.flops import Size, measure
@@ -73,5 +74,6 @@ def _measure(name: str, config: object) -> tuple[Size, int]:
     if isinstance(config, UniHOPEConfig):  # the full work, whatever the switch says
         config = dataclasses.replace(config, skip_object=False)
     model = build_model(name, config=config)
-    batch = one_crop(model.processor)
+    # a batch with labels: without, Keypoint Transformer leaves out the heads of earlier layers
+    batch = dataclasses.replace(one_crop(model.processor), pose=torch.zeros(1, 16, 3))
     return measure(model.network, lambda: model.network(batch)), model.config.input_size
