@@ -32,7 +32,7 @@ def replacing(path: str | Path) -> Generator[Path]:
     try:
         yield unfinished
         unfinished.replace(path)
-    except Exception as error:
+    except Exception as error:  # libraries hide the system's answer in errors of their own
         refusal = _refusal(error, unfinished)
         if refusal is None:
             raise
@@ -46,9 +46,8 @@ def _refusal(error: BaseException | None, file: Path) -> OSError | None:
     """The system's refusal to write this file, also where another error hides it (torch.save)."""
     while error is not None and not isinstance(error, HandholdError):
         if isinstance(error, OSError):
-            of_this = error.filename is not None and str(error.filename) == str(file)
-            if error.errno == errno.ENOENT:  # nothing was written, or there is no such folder
-                return None
+            # no such file: nothing was written, or there is no such folder
+            of_this = str(error.filename) == str(file) and error.errno != errno.ENOENT
             if of_this or (error.filename is None and error.errno in REFUSALS):
                 return error
         error = error.__cause__ or error.__context__

@@ -15,10 +15,10 @@ from stub import make_sample, stub_task
 
 from handhold.errors import InputError
 from handhold.training.config import TrainConfig
+from handhold.training.drawn_scenes import SyntheticScenes
 from handhold.training.stream import (
     BatchStream,
     DataSpec,
-    SyntheticScenes,
     loader,
     validation_batches,
 )

@@ -17,8 +17,8 @@ from handhold.errors import InputError
 from handhold.models.detector.model import DetectorBatch, DetectorConfig
 from handhold.synthesis.shards import OPTIONAL
 from handhold.training.config import TrainConfig
+from handhold.training.drawn_scenes import BACKGROUNDS_KEPT
 from handhold.training.measures import detector_measures, hand_detr_measures
-from handhold.training.stream import BACKGROUNDS_KEPT
 from handhold.training.tasks import Items, Measures, Task
 
 

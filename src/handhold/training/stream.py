@@ -9,9 +9,7 @@ import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -33,17 +31,12 @@ from handhold.scene import Sample
 from handhold.synthesis.shard_stream import ShardStream, is_address
 from handhold.synthesis.shards import MAPS, ShardDataset
 from handhold.training.config import DEFAULT_EPOCH_ITEMS, TrainConfig
+from handhold.training.drawn_scenes import Part, SyntheticScenes
 from handhold.training.tasks import Items, Task
 
-if TYPE_CHECKING:
-    from handhold.synthesis.scenes import SceneConfig
-
 KINDS = ("synthetic", "shards", "photos")
-Part: TypeAlias = Literal["train", "held_out", "all"]
 HELD_OUT_SHARE = 0.05  # of shards and published sets: their last samples, at most HELD_OUT_MOST
 HELD_OUT_MOST = 512
-BACKGROUNDS_KEPT = 7 / 8  # for training
-HELD_OUT_SEED = 1_000_003  # added to the seed of scenes drawn for validation
 EXAMPLES = (
     "synthetic, synthetic:SEED, synthetic:SEED:COUNT, shards:FOLDER, photos:FOLDER or "
     f"{FORM}; with =WEIGHT if several"
@@ -122,58 +115,6 @@ class _Range:
         if not 0 <= number < len(self):
             raise IndexError(number)
         return self.samples[self.start + number]
-
-
-class SyntheticScenes:
-    """Scenes drawn on the fly: sample i is make_scene(seed, i, config), without end.
-
-    count: only the first so many, kept once they are drawn. Nothing of them is held out: every part
-    is the same scenes.
-    """
-
-    hands: list[int] | None = None
-
-    def __init__(
-        self,
-        seed: int,
-        config: TrainConfig,
-        part: Part = "train",
-        count: int | None = None,
-        *,
-        conditions: bool = False,
-    ) -> None:
-        from handhold.synthesis.scenes import SceneConfig
-
-        train = part == "train" or count is not None
-        self.count = count
-        self.seed = seed + (0 if train else HELD_OUT_SEED)
-        self.config = SceneConfig(
-            paired=config.pairs,
-            mano=Path(config.mano) if config.mano else None,
-            backgrounds=Path(config.backgrounds) if config.backgrounds else None,
-            background_part=(0.0, BACKGROUNDS_KEPT) if train else (BACKGROUNDS_KEPT, 1.0),
-            conditions=conditions,
-            occluder=0.0 if conditions else SceneConfig.occluder,  # which no map shows
-        )
-
-    def __len__(self) -> int:
-        return ENDLESS if self.count is None else self.count
-
-    def __getitem__(self, number: int) -> Sample:
-        from handhold.synthesis.scenes import make_scene
-
-        if self.count is None:
-            return make_scene(self.seed, number, self.config)
-        if not 0 <= number < self.count:
-            raise IndexError(number)
-        return _kept_scene(self.seed, number, self.config)
-
-
-@lru_cache(maxsize=512)
-def _kept_scene(seed: int, number: int, config: SceneConfig) -> Sample:
-    from handhold.synthesis.scenes import make_scene
-
-    return make_scene(seed, number, config)
 
 
 def _skipped(task: Task, config: TrainConfig) -> frozenset[str]:
